@@ -1,0 +1,44 @@
+# `make demo` and `make test` need nothing but Python 3.11+, make and git.
+PYTHON ?= python3
+CONSTRAINTS ?= -c constraints.txt
+VENV := .venv
+BIN := $(VENV)/bin
+# Where mypy and import-linter see the package as it is installed: strategies/ and clients/ inside flower_edge/.
+TREE := build/tree
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint bench clean
+
+help:  ## say what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## make .venv and install everything the demo, the tests and the benchmarks need
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+demo: install  ## run the quickstart: 12 terminals, 3 edges, 1 centre learn real digits through `flwr run`
+	$(BIN)/flower-edge run scenarios/quickstart
+
+test: install  ## every test but the longest matrices, fast ones first
+	$(BIN)/python -m pytest -m 'not slow and not full'
+	$(BIN)/python -m pytest -m 'slow and not full'
+
+test-all: install  ## every test, whole matrices included
+	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m slow
+
+lint: install  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@rm -rf $(TREE) && mkdir -p $(TREE) && cp -r flower_edge $(TREE)/ && cp -r strategies clients $(TREE)/flower_edge/
+	MYPYPATH=$(TREE) $(BIN)/mypy
+	PYTHONPATH=$(TREE) $(BIN)/lint-imports
+
+bench: install  ## the quick form of every benchmark
+	$(BIN)/python -m benchmarks.simulation --quick
+
+clean:  ## remove what the other targets made, but not .venv
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

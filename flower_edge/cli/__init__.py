@@ -1,0 +1,1 @@
+"""The `flower-edge` command. Nothing in the library imports this room."""

@@ -1,0 +1,33 @@
+"""The `flower-edge` command: one verb per module, registered here. No verb is implemented here."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ..errors import EdgeError
+from . import doctor, report, run, runs, watch
+
+app = typer.Typer(
+    name="flower-edge",
+    help="Edge tiers for Flower: run an app, look at what it did, check the machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+for verb in (run, runs, watch, report, doctor):
+    verb.register(app)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one clear line on stderr and exit code 2, never in a traceback."""
+    try:
+        app()
+    except EdgeError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

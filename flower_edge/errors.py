@@ -1,0 +1,54 @@
+"""Every error flower-edge raises on purpose.
+
+Each message says what came, what was expected and what to type. Nothing here decides when to raise.
+"""
+
+from __future__ import annotations
+
+
+class EdgeError(Exception):
+    """Root of every error flower-edge raises on purpose."""
+
+
+class ConfigError(EdgeError, ValueError):
+    """A run config or an argument that cannot be used as given."""
+
+
+class DataError(EdgeError, ValueError):
+    """Data that are missing, damaged or not what the run asked for."""
+
+
+class WireError(EdgeError, ValueError):
+    """Bytes or records that are not what their label says."""
+
+
+class ProtocolError(EdgeError):
+    """The other end did not do its half."""
+
+
+class RoundFailed(ProtocolError):
+    """A round from which nothing usable came back."""
+
+
+class NotEnoughNodes(ProtocolError):
+    """A cell or federation stayed below the number of nodes its strategy needs."""
+
+
+class NestingError(ConfigError):
+    """Strategies or layers wrapped in an order that cannot work; the message says the right one."""
+
+
+class ModelMismatch(EdgeError, ValueError):
+    """Arrays whose names, shapes or dtypes are not those of the model they are meant for."""
+
+
+class StateError(EdgeError):
+    """State of a node that was there before and is now missing or damaged."""
+
+
+class ResumeError(EdgeError):
+    """A run that cannot be continued from where it stopped."""
+
+
+class LaunchError(EdgeError):
+    """A run that could not be started, or ended without finishing its work."""

@@ -1,0 +1,152 @@
+"""One exchange with the nodes under a Flower strategy: configure, send, receive, aggregate.
+
+The flat loop and every edge use the same two functions, so a round means the same at each tier. Nothing here loops,
+saves or evaluates centrally.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from logging import getLogger
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from ..errors import RoundFailed, WireError
+from ..rounds import Round
+from ..wire import error_reason, weight_of
+from .generators import derive_seed, seeded_call
+from .strategy_state import innermost
+from .wrapped_grid import announce
+
+__all__ = ["Evaluated", "Trained", "evaluate_once", "train_once"]
+
+log = getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one training exchange brought.
+
+    Attributes:
+        arrays: the aggregate, or `None` if the strategy made none.
+        metrics: its aggregated metrics, or `None`.
+        weights: weight of every reply that was no error, by node id.
+        sent: how many messages went out.
+        failed: how many came back as errors, or not at all.
+    """
+
+    arrays: ArrayRecord | None
+    metrics: MetricRecord | None
+    weights: dict[int, float]
+    sent: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one evaluation exchange brought; `weight` is the sum over the replies that were no error."""
+
+    metrics: MetricRecord | None
+    weight: float
+    sent: int
+    failed: int
+
+
+@contextmanager
+def _sampling(seed: int | None, *parts: int | str) -> Iterator[None]:
+    with nullcontext() if seed is None else seeded_call(derive_seed(seed, *parts)):
+        yield
+
+
+def _weights(strategy: Strategy, replies: list[Message]) -> dict[int, float]:
+    key = getattr(innermost(strategy), "weighted_by_key", "num-examples")
+    weights: dict[int, float] = {}
+    for reply in replies:
+        try:
+            weights[reply.metadata.src_node_id] = weight_of(reply, key)
+        except WireError:
+            # A strategy of somebody's own may weigh by something else: then every reply counts the same.
+            weights[reply.metadata.src_node_id] = 1.0
+    return weights
+
+
+def train_once(
+    strategy: Strategy,
+    grid: Grid,
+    round: Round,
+    server_round: int,
+    arrays: ArrayRecord,
+    config: ConfigRecord,
+    *,
+    timeout_s: float | None,
+    seed: int | None = None,
+) -> Trained:
+    """Configure, send, receive and aggregate one training round.
+
+    Args:
+        strategy: any Flower strategy.
+        grid: where its nodes are.
+        round: what is announced to the proxies of the grid.
+        server_round: the number the strategy and its clients see.
+        arrays: the model to train.
+        config: the train config; the strategy writes into it.
+        timeout_s: as in `Grid.send_and_receive`.
+        seed: if given, sampling and aggregation draw from generators seeded by (seed, cell, server_round), and the
+            global streams are left alone; otherwise they draw from the global ones, as Flower does.
+
+    Raises:
+        RoundFailed: messages were sent and nothing but errors, or nothing at all, came back.
+    """
+    announce(grid, round)
+    with _sampling(seed, "configure", round.cell, server_round):
+        messages = list(strategy.configure_train(server_round, arrays, config, grid))
+    replies = list(grid.send_and_receive(messages, timeout=timeout_s))
+    good = [reply for reply in replies if not reply.has_error()]
+    if messages and not good:
+        raise RoundFailed(_nothing_usable(round, len(messages), replies, timeout_s))
+    with _sampling(seed, "aggregate", round.cell, server_round):
+        merged, metrics = strategy.aggregate_train(server_round, replies)
+    return Trained(merged, metrics, _weights(strategy, good), len(messages), len(messages) - len(good))
+
+
+def evaluate_once(
+    strategy: Strategy,
+    grid: Grid,
+    round: Round,
+    server_round: int,
+    arrays: ArrayRecord,
+    config: ConfigRecord,
+    *,
+    timeout_s: float | None,
+    seed: int | None = None,
+) -> Evaluated:
+    """Configure, send, receive and aggregate one evaluation round; arguments as in `train_once`.
+
+    An evaluation from which nothing usable came back is logged, not raised: no model is lost by it.
+    """
+    announce(grid, round)
+    with _sampling(seed, "configure evaluation", round.cell, server_round):
+        messages = list(strategy.configure_evaluate(server_round, arrays, config, grid))
+    replies = list(grid.send_and_receive(messages, timeout=timeout_s))
+    good = [reply for reply in replies if not reply.has_error()]
+    if messages and not good:
+        log.warning("%s", _nothing_usable(round, len(messages), replies, timeout_s))
+    with _sampling(seed, "aggregate evaluation", round.cell, server_round):
+        metrics = strategy.aggregate_evaluate(server_round, replies)
+    weight = sum(_weights(strategy, good).values())
+    return Evaluated(metrics, weight, len(messages), len(messages) - len(good))
+
+
+def _nothing_usable(round: Round, sent: int, replies: list[Message], timeout_s: float | None) -> str:
+    if not replies:
+        within = "" if timeout_s is None else f" within {timeout_s:g} s"
+        return f"{round}: {sent} messages sent, no reply{within}; are the nodes alive, and is timeout= long enough?"
+    first = replies[0]
+    return (
+        f"{round}: all {len(replies)} replies to {sent} messages are errors; "
+        f"the first, from node {first.metadata.src_node_id}: {error_reason(first)}"
+    )

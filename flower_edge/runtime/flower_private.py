@@ -1,0 +1,90 @@
+"""Flower's private names, all of them, feature-checked at import. Nothing outside `runtime/` imports this module.
+
+What is touched in flwr 1.41, and what happens where a release has moved it:
+
+- `flwr.supercore.task_identity.TaskIdentity`, the process-global that `Message(content, dst_node_id, type)` reads.
+  No fall-back is possible: building an instruction message without it raises inside Flower itself.
+- `flwr.supercore.run.Run`, the type of the public `Grid.run`. Fall-back: a plain object with a `run_id`.
+- underscore keys of `Metadata` (id, source and run of a message have no public setter, Flower writes them so, too).
+- the `metadata=` keyword of `Message`, which copies a message without losing its time to live and group.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from flwr.app import Message, RecordDict
+
+from ..errors import LaunchError
+
+try:
+    from flwr.supercore.task_identity import TaskIdentity
+except ImportError as error:  # pragma: no cover - another Flower release
+    raise LaunchError(
+        "flower-edge drives flwr 1.41; this flwr has moved TaskIdentity. Install 'flwr>=1.41,<1.42'"
+    ) from error
+
+try:
+    from flwr.supercore.run import Run
+except ImportError:  # pragma: no cover - another Flower release
+    Run = None  # type: ignore[assignment,misc]
+
+__all__ = ["borrowed_identity", "clone_message", "empty_run", "ensure_identity", "set_metadata"]
+
+
+def _read_identity() -> tuple[Any, Any, Any]:
+    return TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id
+
+
+def _write_identity(task_id: Any, run_id: Any, node_id: Any) -> None:
+    TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = task_id, run_id, node_id
+
+
+def ensure_identity(run_id: int) -> bool:
+    """Give this process a task identity if it has none, so that messages can be built. True if it had none."""
+    if None not in _read_identity():
+        return False
+    _write_identity(1, run_id, 1)
+    return True
+
+
+def drop_identity() -> None:
+    """Undo `ensure_identity`."""
+    _write_identity(None, None, None)
+
+
+@contextmanager
+def borrowed_identity() -> Iterator[None]:
+    """Whatever happens to the process-global identity inside, outside it is what it was."""
+    before = _read_identity()
+    try:
+        yield
+    finally:
+        _write_identity(*before)
+
+
+def set_metadata(message: Message, **values: Any) -> None:
+    """Write metadata that has no public setter: `message_id`, `src_node_id`, `run_id`, …"""
+    for name, value in values.items():
+        key = f"_{name}"
+        if key not in message.metadata.__dict__:  # pragma: no cover - another Flower release
+            raise LaunchError(f"this flwr has no message metadata {name!r}; install 'flwr>=1.41,<1.42'")
+        message.metadata.__dict__[key] = value
+
+
+def clone_message(message: Message, content: RecordDict | None = None) -> Message:
+    """A message of its own with the same metadata, time to live and group included, and other content if given."""
+    metadata = copy.copy(message.metadata)
+    if message.has_error():
+        return Message(error=message.error, metadata=metadata)  # type: ignore[call-overload,no-any-return]
+    chosen = message.content if content is None else content
+    return Message(content=chosen, metadata=metadata)  # type: ignore[call-overload,no-any-return]
+
+
+def empty_run(run_id: int) -> Any:
+    """The run information a Grid must show."""
+    return SimpleNamespace(run_id=run_id) if Run is None else Run.create_empty(run_id)

@@ -1,0 +1,265 @@
+"""Where arrays, records and packets meet Flower's messages. Nothing here sends, trains or decides.
+
+Three things travel: arrays by name (`ArrayRecord`), small values (`MetricRecord`, `ConfigRecord`) and packets,
+opaque bytes with a schema version in their label. A packet's label makes `Array.numpy()` raise, so a forgotten
+decoder is loud.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from .errors import ModelMismatch, WireError
+
+__all__ = [
+    "PACKET_SCHEMA",
+    "ModelSpec",
+    "arrays_of",
+    "cast_like",
+    "check_model",
+    "copy_content",
+    "error_reason",
+    "model_spec",
+    "packet_bytes",
+    "packet_record",
+    "payload_bits",
+    "record_of",
+    "records_from_tree",
+    "records_to_tree",
+    "round_trip",
+    "server_round_of",
+    "weight_of",
+    "wire_bits",
+]
+
+#: Label of a packet: name and version. A reader refuses other versions by name.
+PACKET_SCHEMA = "flower-edge.packet/1"
+_PACKET_LABEL = re.compile(r"flower-edge\.packet/(\d+)")
+
+Arrays = dict[str, npt.NDArray[Any]]
+#: Name of each array to its shape and dtype, in the model's own order.
+ModelSpec = dict[str, tuple[tuple[int, ...], str]]
+
+
+# -- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def arrays_of(record: ArrayRecord) -> Arrays:
+    """NumPy arrays of a record by name, in its order. Copies; the record keeps its own.
+
+    >>> arrays_of(record_of({"w": np.zeros(2)}))
+    {'w': array([0., 0.])}
+    """
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def record_of(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
+    """The record that carries these arrays."""
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+
+
+def model_spec(record: ArrayRecord) -> ModelSpec:
+    """Names, shapes and dtypes as the record declares them; no array is read."""
+    return {name: (tuple(array.shape), array.dtype) for name, array in record.items()}
+
+
+def check_model(record: ArrayRecord, spec: ModelSpec, *, sender: str) -> None:
+    """Refuse arrays that are not those of the model: names and shapes must match, order and dtype need not.
+
+    Dtype is left to the receiver on purpose: Flower's own strategies turn integers, and some float32, into float64.
+    The length of a byte string (one axis, uint8: a booster of Flower's XGBoost strategies) is free.
+
+    Raises:
+        ModelMismatch: names the sender and every array that is missing, unexpected or of another shape.
+
+    >>> check_model(record_of({"w": np.zeros(3)}), {"w": ((2,), "float64")}, sender="node 7")
+    Traceback (most recent call last):
+    ...
+    flower_edge.errors.ModelMismatch: node 7 sent arrays that are not the model's: 'w' has shape (3,), expected (2,); \
+build the model with the same name and options on both sides
+    """
+    complaints = [f"{name!r} is missing" for name in spec if name not in record]
+    complaints += [f"{name!r} is not in the model" for name in record if name not in spec]
+    complaints += [
+        f"{name!r} has shape {tuple(record[name].shape)}, expected {shape}"
+        for name, (shape, dtype) in spec.items()
+        if name in record and tuple(record[name].shape) != shape and not _is_bytes(shape, dtype)
+    ]
+    if complaints:
+        shown = "; ".join(complaints[:6]) + (f"; and {len(complaints) - 6} more" if len(complaints) > 6 else "")
+        raise ModelMismatch(
+            f"{sender} sent arrays that are not the model's: {shown}; "
+            "build the model with the same name and options on both sides"
+        )
+
+
+def _is_bytes(shape: tuple[int, ...], dtype: str) -> bool:
+    return len(shape) == 1 and dtype == "uint8"
+
+
+def cast_like(record: ArrayRecord, spec: ModelSpec) -> ArrayRecord:
+    """The same arrays in the model's dtypes; an array already in its dtype is not touched.
+
+    Integers are rounded to the nearest, not cut.
+    """
+    out: dict[str, Array] = {}
+    for name, array in record.items():
+        wanted = np.dtype(spec[name][1])
+        if array.dtype == str(wanted):
+            out[name] = array
+            continue
+        values = array.numpy()
+        if np.issubdtype(wanted, np.integer) and np.issubdtype(values.dtype, np.floating):
+            values = np.rint(values)
+        out[name] = Array(values.astype(wanted))
+    return ArrayRecord(out)
+
+
+# -- packets ---------------------------------------------------------------------------------------------------------
+
+
+def packet_record(payload: bytes) -> ArrayRecord:
+    """A record that carries opaque bytes as one blob.
+
+    >>> packet_bytes(packet_record(b"abc"), sender="node 7")
+    b'abc'
+    """
+    return ArrayRecord({"packet": Array("uint8", (len(payload),), PACKET_SCHEMA, bytes(payload))})
+
+
+def packet_bytes(record: ArrayRecord, *, sender: str) -> bytes:
+    """The bytes of a packet.
+
+    Raises:
+        WireError: plain arrays, another schema version, or a length that is not the one declared.
+    """
+    if list(record) != ["packet"]:
+        raise WireError(
+            f"{sender} sent plain arrays ({', '.join(list(record)[:3])}) but this run sends packets; "
+            "add the mod on the client: ClientApp(mods=[...])"
+        )
+    array = record["packet"]
+    label = _PACKET_LABEL.fullmatch(array.stype)
+    if label is None or array.stype != PACKET_SCHEMA:
+        raise WireError(
+            f"{sender} sent {array.stype!r}, this side reads {PACKET_SCHEMA!r}; "
+            "install the same flower-edge version on both sides"
+        )
+    if tuple(array.shape) != (len(array.data),):
+        raise WireError(f"{sender} declared a packet of shape {tuple(array.shape)} and sent {len(array.data)} bytes")
+    return array.data
+
+
+# -- whole messages --------------------------------------------------------------------------------------------------
+
+
+def payload_bits(content: RecordDict) -> int:
+    """Bits of the records in a message, counted from their real bytes; names included, framing not."""
+    return 8 * sum(record.count_bytes() for record in content.values())
+
+
+def wire_bits(message: Message) -> int:
+    """Bits of a message as Flower serialises it, framing included; equal chunks are stored and sent once."""
+    seen: dict[str, int] = {}
+
+    def visit(part: Any) -> None:
+        if part.object_id not in seen:
+            seen[part.object_id] = len(part.deflate())
+            for child in (part.children or {}).values():
+                visit(child)
+
+    visit(message)
+    return 8 * sum(seen.values())
+
+
+def round_trip(part: Any) -> Any:
+    """A message or record rebuilt from Flower's own serialisation: what would not travel is caught here."""
+    children = {identifier: round_trip(child) for identifier, child in (part.children or {}).items()}
+    rebuilt = type(part).inflate(part.deflate(), children or None)
+    if isinstance(part, Message):
+        # The serialised form leaves the message id out.
+        rebuilt.metadata.__dict__["_message_id"] = part.metadata.message_id
+    return rebuilt
+
+
+def copy_content(content: RecordDict) -> RecordDict:
+    """New records over the same immutable bytes: the receiver may change them, the sender sees nothing of it."""
+    out = RecordDict()
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            out[name] = ArrayRecord(dict(record.items()))
+        elif isinstance(record, MetricRecord):
+            out[name] = MetricRecord({k: list(v) if isinstance(v, list) else v for k, v in record.items()})
+        else:
+            out[name] = ConfigRecord(
+                {k: list(v) if isinstance(v, list) else v for k, v in record.items()}  # type: ignore[misc]
+            )
+    return out
+
+
+def error_reason(reply: Message) -> str:
+    """The first line that tells why a reply is an error."""
+    reason = (reply.error.reason or "").strip() or f"error code {reply.error.code}"
+    return reason.splitlines()[0] if "\n" in reason else reason
+
+
+def server_round_of(message: Message) -> int | None:
+    """The `server-round` in a message's config, where a strategy put one."""
+    for record in message.content.config_records.values() if message.has_content() else ():
+        value = record.get("server-round")
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None
+
+
+def weight_of(reply: Message, key: str = "num-examples") -> float:
+    """The weight a reply asks for.
+
+    Raises:
+        WireError: no such metric, or not one number.
+    """
+    for record in reply.content.metric_records.values():
+        value = record.get(key)
+        if isinstance(value, int | float):
+            return float(value)
+    raise WireError(f"node {reply.metadata.src_node_id} sent no number {key!r}; put it in the reply's MetricRecord")
+
+
+# -- state and checkpoints -------------------------------------------------------------------------------------------
+
+
+def records_to_tree(records: RecordDict) -> dict[str, Any]:
+    """Records as nested plain values and arrays, for a checkpoint."""
+    tree: dict[str, Any] = {}
+    for name, record in records.items():
+        if isinstance(record, ArrayRecord):
+            values: dict[str, Any] = {
+                key: [array.dtype, list(array.shape), array.stype, array.data] for key, array in record.items()
+            }
+            tree[name] = {"record": "array", "values": values}
+        else:
+            kind = "metric" if isinstance(record, MetricRecord) else "config"
+            tree[name] = {"record": kind, "values": dict(record.items())}
+    return tree
+
+
+def records_from_tree(tree: Mapping[str, Any]) -> RecordDict:
+    """Inverse of `records_to_tree`."""
+    out = RecordDict()
+    for name, entry in tree.items():
+        values = entry["values"]
+        if entry["record"] == "array":
+            out[name] = ArrayRecord(
+                {key: Array(dtype, tuple(shape), stype, data) for key, (dtype, shape, stype, data) in values.items()}
+            )
+        elif entry["record"] == "metric":
+            out[name] = MetricRecord(cast(dict[str, Any], dict(values)))
+        else:
+            out[name] = ConfigRecord(cast(dict[str, Any], dict(values)))
+    return out

@@ -1,0 +1,67 @@
+"""Which terminals belong to which edge: functions from a Grid to cells. Nothing here trains or sends.
+
+A cell function is called before every cloud round with the Grid and the round, and answers with the node ids of each
+cell by name. Write your own: `lambda grid, round: {"edge-0": [...], "edge-1": [...]}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from flower_edge.errors import ConfigError
+from flower_edge.rounds import Round
+from flower_edge.runtime.grid_proxy import GridProxy
+from flower_edge.runtime.wrapped_grid import find
+
+__all__ = ["Cells", "blocks", "by_property"]
+
+Cells = Callable[[Grid, Round], Mapping[str, list[int]]]
+
+
+def blocks(count: int, *, prefix: str = "edge") -> Cells:
+    """Cells of equal size, in the order in which the Grid lists its nodes; sizes differ by at most one.
+
+    Args:
+        count: how many cells, at least 1.
+        prefix: cells are called `<prefix>-0`, `<prefix>-1`, …
+
+    Raises:
+        ConfigError: `count` below 1.
+    """
+    if count < 1:
+        raise ConfigError(f"count = {count}: there is at least one cell")
+
+    def cells(grid: Grid, round: Round) -> Mapping[str, list[int]]:
+        nodes = list(grid.get_node_ids())
+        parts = np.array_split(np.arange(len(nodes)), count)
+        return {f"{prefix}-{i}": [nodes[k] for k in part] for i, part in enumerate(parts)}
+
+    return cells
+
+
+def by_property(name: str = "cell") -> Cells:
+    """Cells by what every node says of itself in its node config, as `GridProxy` asked once.
+
+    Raises (when called):
+        ConfigError: the Grid is not behind a `GridProxy`, or a node does not have that property.
+    """
+
+    def cells(grid: Grid, round: Round) -> Mapping[str, list[int]]:
+        proxy = find(grid, GridProxy)
+        if proxy is None:
+            raise ConfigError(f"cells by the property {name!r} need node properties; start on GridProxy(grid)")
+        found: dict[str, list[int]] = {}
+        for node in grid.get_node_ids():
+            value = proxy.properties(node).get(name)
+            if value is None:
+                raise ConfigError(
+                    f"node {node} has no property {name!r}; set it in its node config, "
+                    "and register answer_properties(app) on the client"
+                )
+            found.setdefault(str(value), []).append(node)
+        return dict(sorted(found.items()))
+
+    return cells

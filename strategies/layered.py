@@ -1,0 +1,285 @@
+"""`Layered`: any Flower strategy with layers around it, and the Grid at which they act.
+
+`Layered(strategy, Selected(...), Compressed(...), Metered())`: listed from the strategy to the wire. Layers act at the
+Grid, so the strategy is not changed, subclassed or asked for anything it does not already do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from flower_edge.errors import ConfigError, NestingError, ResumeError
+from flower_edge.rounds import Round
+from flower_edge.runtime.narrowed_grid import Patience, minimum_nodes
+from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
+from flower_edge.runtime.wrapped_grid import WrappedGrid
+from flower_edge.store.run_folder import RunFolder
+
+from .layers import Layer, check_order
+from .loop import FlatWork, drive
+
+__all__ = ["Layered", "LayeredGrid"]
+
+
+class LayeredGrid(WrappedGrid):
+    """A Grid with layers on it: the session of one `Layered`, with the layers' states.
+
+    Args:
+        inner: where the messages go.
+        layers: from the strategy to the wire.
+        patience: ends endless waiting for nodes that a layer narrowed away.
+    """
+
+    def __init__(self, inner: Grid, layers: Iterable[Layer[Any]], patience: Patience | None = None) -> None:
+        super().__init__(inner)
+        self.layers = tuple(layers)
+        self.states: list[Any] = [layer.init() for layer in self.layers]
+        self.round = Round(0)
+        self._patience = patience or Patience(None)
+        self._narrowed: tuple[Round, tuple[int, ...], list[int]] | None = None
+
+    # -- told by whoever runs the rounds
+
+    def announced(self, round: Round) -> None:
+        """A round begins."""
+        self.round = round
+        self._patience.reset()
+
+    def merged(self, round: Round, before: ArrayRecord, after: ArrayRecord) -> ArrayRecord:
+        """A round has merged; the model to go on with."""
+        for i, layer in enumerate(self.layers):
+            after, self.states[i] = layer.merged(self.states[i], round, before, after)
+        return after
+
+    def stop(self, round: Round) -> str | None:
+        """The first layer's reason to end the training, or `None`."""
+        reasons = (layer.stop(state, round) for layer, state in zip(self.layers, self.states, strict=True))
+        return next((reason for reason in reasons if reason), None)
+
+    def metrics(self) -> dict[str, float]:
+        """What the layers measured; a later layer's name wins."""
+        return {
+            name: value
+            for layer, state in zip(self.layers, self.states, strict=True)
+            for name, value in layer.metrics(state).items()
+        }
+
+    # -- the Grid
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The nodes that can be sampled in this round."""
+        there = tuple(self.inner.get_node_ids())
+        if self._narrowed is None or self._narrowed[:2] != (self.round, there):
+            nodes = list(there)
+            for i, layer in enumerate(self.layers):
+                nodes, self.states[i] = layer.narrow(self.states[i], self.round, self.inner, nodes)
+            self._narrowed = (self.round, there, nodes)
+        nodes = self._narrowed[2]
+        self._patience.asked(len(nodes))
+        return list(nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages, through the layers, without waiting."""
+        self._patience.reset()
+        return self.inner.push_messages(self._outbound(list(messages)))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies that have arrived, through the layers."""
+        return self._inbound(list(self.inner.pull_messages(list(message_ids))))
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send messages through the layers and wait for their replies."""
+        return self.hop(list(messages), lambda outgoing: list(self.inner.send_and_receive(outgoing, timeout=timeout)))
+
+    def hop(self, messages: list[Message], deliver: Callable[[list[Message]], list[Message]]) -> list[Message]:
+        """Take messages through the layers, deliver them in some way, take the replies back through the layers."""
+        self._patience.reset()
+        return self._inbound(deliver(self._outbound(messages)))
+
+    def _outbound(self, messages: list[Message]) -> list[Message]:
+        for i, layer in enumerate(self.layers):
+            messages, self.states[i] = layer.outbound(self.states[i], self.round, messages)
+        return messages
+
+    def _inbound(self, replies: list[Message]) -> list[Message]:
+        for i, layer in reversed(list(enumerate(self.layers))):
+            replies, self.states[i] = layer.inbound(self.states[i], self.round, replies)
+        return replies
+
+    # -- checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """States of the layers, in order."""
+        return {
+            "layers": [
+                {"layer": type(layer).__name__, "state": layer.dump(state)}
+                for layer, state in zip(self.layers, self.states, strict=True)
+            ]
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`.
+
+        Raises:
+            ResumeError: the layers are not those of the checkpoint.
+        """
+        saved, own = [entry["layer"] for entry in state["layers"]], [type(layer).__name__ for layer in self.layers]
+        if saved != own:
+            raise ResumeError(f"the checkpoint has the layers {saved}, this run {own}; resume with the same layers")
+        self.states = [layer.load(entry["state"]) for layer, entry in zip(self.layers, state["layers"], strict=True)]
+        self._narrowed = None
+
+
+class Layered(Strategy):
+    """Any Flower strategy, with layers between it and its nodes.
+
+    Args:
+        strategy: one of Flower's, your own, a DP wrapper around one, or one that brings its own `start`.
+        layers: from the strategy to the wire.
+
+    Raises:
+        NestingError: an order that cannot work; the message says the right one.
+
+    A strategy with Flower's own `start` gets flower-edge's copy of that loop, which can stop early, record and resume;
+    one that brings its own is started on the layered Grid. With no layer, or `Identity()`, the model is bit for bit
+    that of the strategy alone, but for one case: a training round from which only errors came back raises
+    `RoundFailed` instead of silently keeping the old model.
+
+    >>> from flwr.serverapp.strategy import FedAvg
+    >>> Layered(Layered(FedAvg()))
+    Traceback (most recent call last):
+    ...
+    flower_edge.errors.NestingError: Layered around Layered: list all layers in one, Layered(strategy, first, second)
+    """
+
+    def __init__(self, strategy: Strategy, *layers: Layer[Any]) -> None:
+        for layer in layers:
+            if isinstance(layer, Strategy):
+                raise NestingError(
+                    f"{type(layer).__name__} is a strategy, not a layer; "
+                    f"there is one strategy, the first argument: Layered({type(layer).__name__}(...), layers)"
+                )
+            if not isinstance(layer, Layer):
+                raise ConfigError(f"{layer!r} is not a Layer; subclass flower_edge.strategies.Layer")
+        if not isinstance(strategy, Strategy):
+            raise ConfigError(f"{strategy!r} is not a Flower strategy; the first argument of Layered is one")
+        if isinstance(strategy, Layered):
+            raise NestingError("Layered around Layered: list all layers in one, Layered(strategy, first, second)")
+        refuse_layered_inside(strategy)
+        check_order(layers)
+        self.strategy = strategy
+        self.layers = layers
+
+    def start(  # type: ignore[override]
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        **options: Any,
+    ) -> Result:
+        """Run the strategy, as Flower's `Strategy.start`.
+
+        Keyword options beside Flower's own, all optional:
+            run: a `RunFolder` to record metrics, models and checkpoints in.
+            resume: continue from the newest checkpoint of `run`.
+
+        Raises:
+            RoundFailed: a training round from which nothing usable came back.
+            NotEnoughNodes: a layer narrowed the nodes below the strategy's minimums for longer than `timeout`.
+            ResumeError: the checkpoint is not one of this strategy, these layers or this grid.
+        """
+        patience = Patience(timeout, minimum_nodes(self.strategy), "the narrowed federation")
+        layered = LayeredGrid(grid, self.layers, patience)
+        arguments = (initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
+        if type(self.strategy).start is not Strategy.start:
+            return self.strategy.start(layered, *arguments, **options)
+        return drive(FlatWork(self.strategy), layered, *arguments, **_known(options))
+
+    def session(self, grid: Grid) -> tuple[Strategy, LayeredGrid]:
+        """The strategy inside and a layered Grid around `grid`, for whoever runs its rounds: an edge."""
+        return self.strategy, LayeredGrid(grid, self.layers)
+
+    def summary(self) -> None:
+        """Log the strategy's configuration."""
+        self.strategy.summary()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the strategy inside. The layers' states belong to the Grid of the session."""
+        return {"strategy": strategy_state(self.strategy)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        load_strategy_state(self.strategy, state["strategy"])
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Refused: layers act at the Grid, which only `start` can wrap."""
+        _refuse_inside()
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Refused, as `configure_train`."""
+        _refuse_inside()
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Refused, as `configure_train`."""
+        _refuse_inside()
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Refused, as `configure_train`."""
+        _refuse_inside()
+
+
+def _known(options: Mapping[str, Any]) -> dict[str, Any]:
+    if unknown := set(options) - {"run", "resume"}:
+        raise ConfigError(f"Layered.start got {sorted(unknown)}; its options beside Flower's are run= and resume=")
+    return dict(options)
+
+
+def _refuse_inside() -> NoReturn:
+    raise NestingError(
+        "a strategy around Layered, and layers act at the Grid, which only Layered.start can wrap; "
+        "put the wrapper inside: Layered(Wrapper(strategy, ...), layers), "
+        "for example Layered(DifferentialPrivacyServerSideFixedClipping(FedAvg(), ...), Metered())"
+    )
+
+
+def refuse_layered_inside(strategy: Strategy) -> None:
+    """Refuse a wrapper that has a `Layered` inside.
+
+    Raises:
+        NestingError: says the right nesting.
+    """
+    inner: Any = getattr(strategy, "strategy", None)
+    while isinstance(inner, Strategy):
+        if isinstance(inner, Layered):
+            name = type(strategy).__name__
+            raise NestingError(f"{name} around Layered; put it inside: Layered({name}(strategy, ...), layers)")
+        inner = getattr(inner, "strategy", None)
+
+
+def session_of(grid: Grid) -> LayeredGrid | None:
+    """The layered Grid, if this is one."""
+    return grid if isinstance(grid, LayeredGrid) else None
+
+
+def resume_refusal(strategy: Strategy) -> str | None:
+    """Why a run with this strategy could not be resumed, or `None`."""
+    try:
+        strategy_state(strategy)
+    except ResumeError as error:
+        return str(error)
+    return None

@@ -1,0 +1,119 @@
+"""The `Layer` promise: one concern, put around any Flower strategy.
+
+A layer sees what passes between a strategy and its nodes, and may change it. It holds no state of its own: state is
+handed in and handed back, so that it can live in a checkpoint. Every hook has a neutral default; a layer overrides
+the ones it is about. Nothing here runs a round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import Any, ClassVar, Generic, TypeVar
+
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp import Grid
+
+from flower_edge.errors import NestingError, ResumeError
+from flower_edge.rounds import Round
+
+__all__ = ["Identity", "Layer", "Stage", "check_order"]
+
+State = TypeVar("State")
+
+
+class Stage(IntEnum):
+    """What a layer works on. From the strategy to the wire, stages never go back."""
+
+    MODEL = 1  # plain models: selection, filtering, rewards
+    BYTES = 2  # what travels: codecs
+    COUNT = 3  # what left: meters
+
+
+class Layer(Generic[State]):
+    """One concern on any Flower strategy. All hooks take the layer's state and hand it back.
+
+    Subclasses are values: they keep what they were configured with and nothing else.
+    """
+
+    stage: ClassVar[Stage] = Stage.MODEL
+
+    def init(self) -> State:
+        """The state before the first round."""
+        return None  # type: ignore[return-value]
+
+    def narrow(self, state: State, round: Round, grid: Grid, nodes: list[int]) -> tuple[list[int], State]:
+        """Who can be sampled in this round: some of `nodes`, asked once per round and set of nodes.
+
+        Narrowing happens before the strategy samples. Dropping messages afterwards would break its own minimums.
+        """
+        return nodes, state
+
+    def outbound(self, state: State, round: Round, messages: list[Message]) -> tuple[list[Message], State]:
+        """Messages on their way to the nodes. They share one content: assign a new one, never change it in place."""
+        return messages, state
+
+    def inbound(self, state: State, round: Round, replies: list[Message]) -> tuple[list[Message], State]:
+        """Replies on their way to the strategy, errors among them."""
+        return replies, state
+
+    def merged(self, state: State, round: Round, before: ArrayRecord, after: ArrayRecord) -> tuple[ArrayRecord, State]:
+        """The model before a round's merge and after it; what is returned goes on."""
+        return after, state
+
+    def stop(self, state: State, round: Round) -> str | None:
+        """A reason to end the training after this round, or `None`."""
+        return None
+
+    def metrics(self, state: State) -> Mapping[str, float]:
+        """Numbers to record after this round."""
+        return {}
+
+    def dump(self, state: State) -> Any:
+        """The state as nested dicts and lists of plain values and arrays, for a checkpoint."""
+        if not _plain(state):
+            raise ResumeError(
+                f"{type(self).__name__} keeps a {type(state).__name__} as its state; "
+                "give the layer dump(state) and load(saved) so that it can be part of a checkpoint"
+            )
+        return state
+
+    def load(self, saved: Any) -> State:
+        """Inverse of `dump`."""
+        return saved  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Identity(Layer[None]):
+    """Changes nothing. Every Flower strategy is bit for bit itself with it."""
+
+
+def _plain(value: Any) -> bool:
+    import numpy as np
+
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str | int) and _plain(entry) for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return all(_plain(entry) for entry in value)
+    return value is None or isinstance(value, bool | int | float | str | bytes | np.ndarray)
+
+
+def check_order(layers: Sequence[Layer[Any]]) -> None:
+    """Refuse layers that would see what they cannot work on.
+
+    Raises:
+        NestingError: names the two layers and the right order.
+    """
+    for first, second in zip(layers, layers[1:], strict=False):
+        if second.stage >= first.stage:
+            continue
+        one, two = type(first).__name__, type(second).__name__
+        why = (
+            f"{one} counts what leaves, and {two} changes it afterwards"
+            if first.stage is Stage.COUNT
+            else f"{two} works on plain models, and {one} has already encoded them"
+        )
+        right = ", ".join(f"{type(layer).__name__}(...)" for layer in sorted(layers, key=lambda layer: layer.stage))
+        raise NestingError(f"{two} after {one}: {why}; write Layered(strategy, {right})")

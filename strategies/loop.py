@@ -1,0 +1,309 @@
+"""The round loop: Flower's own, with what it lacks. It can stop early, record what happened, and resume.
+
+`drive` runs rounds of any `Work`: the flat work of one Flower strategy, or the tiers of `Hierarchical`. Bit for bit it
+does what `Strategy.start` of flwr 1.41 does, in the same order.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from logging import getLogger
+from typing import Any, Protocol
+
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from flower_edge.errors import ConfigError, ResumeError
+from flower_edge.rounds import Round
+from flower_edge.runtime.exchange import evaluate_once, train_once
+from flower_edge.runtime.generators import generator_state, restore_generators
+from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
+from flower_edge.runtime.wrapped_grid import chain, grid_state, load_grid_state
+from flower_edge.store.run_folder import RunFolder
+from flower_edge.wire import arrays_of, records_from_tree, records_to_tree
+
+__all__ = ["FlatWork", "RoundReport", "Work", "drive"]
+
+# A child of Flower's own logger: progress appears where Flower's does.
+log = getLogger("flwr.edge")
+
+CHECKPOINT_SCHEMA = "flower-edge.checkpoint/1"
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+@dataclass
+class RoundReport:
+    """What one phase of a round brought.
+
+    Attributes:
+        arrays: the model to go on with, `None` to keep the one before.
+        metrics: aggregated metrics of the clients, if any.
+        counts: numbers of nodes, messages, bits, recorded as they are.
+        cells: the same for each cell.
+        events: things worth telling, in words.
+    """
+
+    arrays: ArrayRecord | None = None
+    metrics: MetricRecord | None = None
+    counts: dict[str, float] = field(default_factory=dict)
+    cells: dict[str, dict[str, float]] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+
+
+class Work(Protocol):
+    """What a round is made of."""
+
+    @property
+    def strategy(self) -> Strategy:
+        """Whose state a checkpoint holds, and whose summary is logged."""
+        ...
+
+    def train(
+        self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
+    ) -> RoundReport:
+        """Train once from `arrays`."""
+        ...
+
+    def evaluate(
+        self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
+    ) -> RoundReport:
+        """Let the clients evaluate `arrays`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FlatWork:
+    """One Flower strategy and its nodes."""
+
+    strategy: Strategy
+
+    def train(
+        self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
+    ) -> RoundReport:
+        """One training round of the strategy."""
+        done = train_once(self.strategy, grid, Round(number), number, arrays, config, timeout_s=timeout_s)
+        return RoundReport(done.arrays, done.metrics, _counts(done.sent, done.failed))
+
+    def evaluate(
+        self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
+    ) -> RoundReport:
+        """One evaluation round of the strategy."""
+        round = Round(number, kind="evaluate")
+        done = evaluate_once(self.strategy, grid, round, number, arrays, config, timeout_s=timeout_s)
+        return RoundReport(None, done.metrics, _counts(done.sent, done.failed))
+
+
+def _counts(sent: int, failed: int) -> dict[str, float]:
+    return {"nodes_sampled": sent, "nodes_replied": sent - failed, "nodes_failed": failed}
+
+
+def drive(
+    work: Work,
+    grid: Grid,
+    initial_arrays: ArrayRecord,
+    num_rounds: int = 3,
+    timeout: float = 3600,
+    train_config: ConfigRecord | None = None,
+    evaluate_config: ConfigRecord | None = None,
+    evaluate_fn: EvaluateFn | None = None,
+    *,
+    run: RunFolder | None = None,
+    resume: bool = False,
+) -> Result:
+    """Run rounds. Arguments as `Strategy.start`, and:
+
+    Args:
+        work: what a round is made of.
+        grid: may be layered; its layers are told of rounds and merges, and asked whether to stop.
+        run: where to record metrics, models and checkpoints.
+        resume: continue from the newest checkpoint of `run`; rounds keep their numbers.
+
+    Raises:
+        ResumeError: no checkpoint, or one that does not fit this strategy, grid or model.
+    """
+    if num_rounds < 0:
+        raise ConfigError(f"num_rounds = {num_rounds}: expected 0 or more")
+    train_config = ConfigRecord() if train_config is None else train_config
+    evaluate_config = ConfigRecord() if evaluate_config is None else evaluate_config
+    result, arrays, first = Result(), initial_arrays, 1
+    session = _Session(work, grid, run, train_config, evaluate_config)
+
+    log.info("Starting %s strategy:", type(work.strategy).__name__)
+    work.strategy.summary()
+    if resume:
+        first, arrays = session.restore(result, initial_arrays)
+        log.info("Resuming at round %d", first)
+    else:
+        if run is not None:
+            session.check_resumable()
+        if evaluate_fn and (found := evaluate_fn(0, initial_arrays)) is not None:
+            log.info("Initial global evaluation results: %s", found)
+            result.evaluate_metrics_serverapp[0] = found
+            session.record("central", 0, found)
+        session.save(1, arrays, result)
+
+    started_s = time.monotonic()
+    for number in range(first, num_rounds + 1):
+        log.info("")
+        log.info("[ROUND %s/%s]", number, num_rounds)
+        trained = work.train(grid, number, arrays, train_config, timeout)
+        if trained.arrays is not None:
+            arrays = session.merged(Round(number), arrays, trained.arrays)
+            result.arrays = arrays
+        if trained.metrics is not None:
+            log.info("\t└──> Aggregated MetricRecord: %s", trained.metrics)
+            result.train_metrics_clientapp[number] = trained.metrics
+        session.report("train", number, trained)
+
+        evaluated = work.evaluate(grid, number, arrays, evaluate_config, timeout)
+        if evaluated.metrics is not None:
+            log.info("\t└──> Aggregated MetricRecord: %s", evaluated.metrics)
+            result.evaluate_metrics_clientapp[number] = evaluated.metrics
+        session.report("evaluate", number, evaluated)
+
+        central = evaluate_fn(number, arrays) if evaluate_fn else None
+        if central is not None:
+            log.info("\t└──> Global MetricRecord: %s", central)
+            result.evaluate_metrics_serverapp[number] = central
+            session.record("central", number, central)
+
+        session.finish_round(number, arrays, result, central or evaluated.metrics)
+        if reason := session.stop(Round(number)):
+            log.info("Stopping after round %d: %s", number, reason)
+            session.event(number, f"stopped: {reason}")
+            break
+
+    log.info("")
+    log.info("Strategy execution finished in %.2fs", time.monotonic() - started_s)
+    for line in io.StringIO(str(result)):
+        log.info("\t%s", line.rstrip("\n"))
+    return result
+
+
+class _Session:
+    """What surrounds the rounds: the layered grid's hooks, the run folder, the checkpoint."""
+
+    def __init__(
+        self, work: Work, grid: Grid, run: RunFolder | None, train_config: ConfigRecord, evaluate_config: ConfigRecord
+    ) -> None:
+        self.work, self.grid, self.run = work, grid, run
+        self.configs = {"train": train_config, "evaluate": evaluate_config}
+        self.started_s = time.monotonic()
+
+    # -- hooks of a layered grid, absent on any other
+
+    def merged(self, round: Round, before: ArrayRecord, after: ArrayRecord) -> ArrayRecord:
+        hook = getattr(self.grid, "merged", None)
+        return after if hook is None else hook(round, before, after)
+
+    def stop(self, round: Round) -> str | None:
+        hook = getattr(self.grid, "stop", None)
+        return None if hook is None else hook(round)
+
+    # -- records
+
+    def record(self, kind: str, number: int, values: Mapping[str, Any], cell: str = "") -> None:
+        if self.run is None or not values:
+            return
+        flat = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
+        self.run.record(
+            kind, number, flat, cell=cell, wall_s=time.monotonic() - self.started_s, virtual_s=self.virtual_s()
+        )
+
+    def report(self, kind: str, number: int, report: RoundReport) -> None:
+        self.record(kind, number, dict(report.metrics.items()) if report.metrics is not None else {})
+        if kind == "train":
+            self.record("nodes", number, report.counts)
+        for cell, values in report.cells.items():
+            self.record(kind, number, values, cell=cell)
+        for text in report.events:
+            self.event(number, text)
+
+    def event(self, number: int, text: str) -> None:
+        self.record("event", number, {"text": text})
+
+    def virtual_s(self) -> float | None:
+        for link in chain(self.grid):
+            now_s = getattr(link, "now_s", None)
+            if isinstance(now_s, int | float):
+                return float(now_s)
+        return None
+
+    def finish_round(self, number: int, arrays: ArrayRecord, result: Result, scores: MetricRecord | None) -> None:
+        if self.run is None:
+            return
+        measured = getattr(self.grid, "metrics", None)
+        if measured is not None:
+            self.record("traffic", number, measured())
+        accuracy = scores.get("accuracy") if scores is not None else None
+        score = float(accuracy) if isinstance(accuracy, int | float) else None
+        self.run.save_model(number, arrays_of(arrays), score)
+        self.save(number + 1, arrays, result)
+
+    # -- checkpoints
+
+    def check_resumable(self) -> None:
+        """Raise before the first round rather than after it if this run cannot be checkpointed."""
+        strategy_state(self.work.strategy)
+
+    def save(self, next_round: int, arrays: ArrayRecord, result: Result) -> None:
+        if self.run is None:
+            return
+        tree = {
+            "schema": CHECKPOINT_SCHEMA,
+            "next_round": next_round,
+            "arrays": records_to_tree(RecordDict({"arrays": arrays})),
+            "configs": records_to_tree(RecordDict(dict(self.configs))),
+            "result": _result_tree(result),
+            "strategy": strategy_state(self.work.strategy),
+            "grid": grid_state(self.grid),
+            "generators": generator_state(),
+        }
+        self.run.save_checkpoint(next_round, tree)
+
+    def restore(self, result: Result, initial_arrays: ArrayRecord) -> tuple[int, ArrayRecord]:
+        if self.run is None:
+            raise ResumeError("resume=True needs run=, the run folder to continue")
+        found = self.run.latest_checkpoint()
+        if found is None:
+            raise ResumeError(f"{self.run.path} holds no checkpoint; start the run without resume")
+        path, tree = found
+        if tree.get("schema") != CHECKPOINT_SCHEMA:
+            raise ResumeError(f"{path} has schema {tree.get('schema')!r}, this version reads {CHECKPOINT_SCHEMA!r}")
+        arrays = records_from_tree(tree["arrays"])["arrays"]
+        assert isinstance(arrays, ArrayRecord)
+        if set(arrays) != set(initial_arrays):
+            raise ResumeError(
+                f"the checkpoint's model has the arrays {sorted(arrays)[:4]}…, this run's {sorted(initial_arrays)[:4]}…; "
+                "resume with the model the run began with"
+            )
+        saved = records_from_tree(tree["configs"])
+        for name, record in self.configs.items():
+            record.clear()
+            record.update(dict(saved[name].items()))
+        load_strategy_state(self.work.strategy, tree["strategy"])
+        load_grid_state(self.grid, tree["grid"])
+        _restore_result(result, tree["result"])
+        if tree["next_round"] > 1:
+            result.arrays = arrays
+        restore_generators(tree["generators"])
+        return int(tree["next_round"]), arrays
+
+
+_HISTORIES = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
+
+
+def _result_tree(result: Result) -> dict[str, Any]:
+    return {
+        name: {number: dict(metrics.items()) for number, metrics in getattr(result, name).items()}
+        for name in _HISTORIES
+    }
+
+
+def _restore_result(result: Result, tree: Mapping[str, Any]) -> None:
+    for name in _HISTORIES:
+        getattr(result, name).update({number: MetricRecord(values) for number, values in tree[name].items()})

@@ -1,0 +1,162 @@
+"""How the centre reaches its edges: the `Tier` promise and its answers.
+
+`CellTier`: the terminals are nodes of the centre's own Grid; the edges live in the ServerApp, each on a Grid narrowed
+to its cell. `LocalTier`: every node of the Grid is an edge, an `edge_app` from `flower_edge.clients`. Both answer the same
+messages with the same `EdgeRounds`, so they give equal models for one seed. An edge in front of a SuperLink of its
+own is reached as `LocalTier` reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from logging import getLogger
+from typing import Any, Protocol
+
+from flwr.app import Error, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from flower_edge.errors import ConfigError, EdgeError
+from flower_edge.rounds import Round
+from flower_edge.runtime.edge_rounds import EDGE_RECORD, EdgeRounds
+from flower_edge.runtime.flower_private import clone_message, set_metadata
+from flower_edge.runtime.grid_proxy import GridProxy
+from flower_edge.runtime.narrowed_grid import NarrowedGrid, Patience, minimum_nodes
+from flower_edge.runtime.wrapped_grid import find
+from flower_edge.wire import copy_content
+
+from .cells import Cells
+from .layered import refuse_layered_inside
+
+__all__ = ["CellTier", "EdgeFactory", "LocalTier", "Tier"]
+
+log = getLogger(__name__)
+
+EdgeFactory = Callable[[str], Strategy]
+
+#: Flower's code for a client that raised.
+CLIENT_RAISED = 2
+
+
+class Tier(Protocol):
+    """The edges, as the centre sees them."""
+
+    def cells(self, grid: Grid, round: Round) -> Mapping[str, int]:
+        """The edges of this round: name of each cell to the node id its messages are addressed to."""
+        ...
+
+    def deliver(self, grid: Grid, messages: list[Message], timeout_s: float) -> list[Message]:
+        """Bring messages to the edges they are addressed to, and their replies back."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What of the edges lives here and belongs in a checkpoint."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        ...
+
+
+class CellTier:
+    """Edges inside the ServerApp; terminals are nodes of its Grid.
+
+    Args:
+        edge: makes the inner strategy of a cell from its name, once per cell: any Flower strategy, or `Layered`
+            around one. It keeps its state for the whole run.
+        cells: which nodes belong to which cell, asked before every cloud round.
+    """
+
+    def __init__(self, edge: EdgeFactory, cells: Cells) -> None:
+        self._factory = edge
+        self._cells = cells
+        self._edges: dict[str, tuple[EdgeRounds, NarrowedGrid]] = {}
+        self._saved: dict[str, Any] = {}
+
+    def cells(self, grid: Grid, round: Round) -> Mapping[str, int]:
+        """The cells of this round, in the cell function's order; addresses count from 1."""
+        members = self._cells(grid, round)
+        seen: dict[int, str] = {}
+        for name, nodes in members.items():
+            for node in nodes:
+                if node in seen:
+                    raise ConfigError(
+                        f"node {node} is in the cells {seen[node]!r} and {name!r}; "
+                        "a terminal belongs to one cell in a round"
+                    )
+                seen[node] = name
+            self._edge(grid, name)[1].nodes = list(nodes)
+        return {name: address for address, name in enumerate(members, start=1)}
+
+    def deliver(self, grid: Grid, messages: list[Message], timeout_s: float) -> list[Message]:
+        """Let each edge handle its message, one after the other."""
+        replies = []
+        for message in messages:
+            order = message.content.config_records[EDGE_RECORD]
+            cell = str(order["cell"])
+            edge, terminals = self._edge(grid, cell)
+            kind = "train" if message.metadata.message_type == "train" else "evaluate"
+            terminals.patience = Patience(
+                float(order["timeout-s"]),  # type: ignore[arg-type]
+                minimum_nodes(edge.strategy, kind),  # type: ignore[arg-type]
+                f"cell {cell}",
+            )
+            set_metadata(message, message_id=f"{cell}:{order['cloud-round']}:{kind}")
+            delivered = clone_message(message, copy_content(message.content))
+            try:
+                reply = edge.handle(delivered)
+            except EdgeError as error:
+                log.warning("cell %s: %s", cell, error)
+                reply = Message(Error(CLIENT_RAISED, f"{type(error).__name__}: {error}"), reply_to=delivered)
+            replies.append(reply)
+        return replies
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of every edge there has been."""
+        return {"edges": {**self._saved, **{name: edge.state_dict() for name, (edge, _) in self._edges.items()}}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`; an edge takes its state when its cell appears."""
+        self._saved = dict(state["edges"])
+        self._edges = {}
+
+    def _edge(self, grid: Grid, cell: str) -> tuple[EdgeRounds, NarrowedGrid]:
+        if cell not in self._edges:
+            strategy = self._factory(cell)
+            refuse_layered_inside(strategy)
+            terminals = NarrowedGrid(grid, [])
+            edge = EdgeRounds(cell, strategy, terminals)
+            if cell in self._saved:
+                edge.load_state_dict(self._saved.pop(cell))
+            self._edges[cell] = (edge, terminals)
+        return self._edges[cell]
+
+
+class LocalTier:
+    """Every node of the Grid is an edge that runs its own rounds, see `flower_edge.clients.edge_app`.
+
+    An edge is called by its node property `cell` where the Grid is behind a `GridProxy`, else `edge-<place>`, its
+    place in the Grid's order.
+    """
+
+    def cells(self, grid: Grid, round: Round) -> Mapping[str, int]:
+        """One cell per node of the Grid."""
+        proxy = find(grid, GridProxy)
+        named: dict[str, int] = {}
+        for place, node in enumerate(grid.get_node_ids()):
+            name = str(proxy.properties(node).get("cell", f"edge-{place}")) if proxy else f"edge-{place}"
+            if name in named:
+                raise ConfigError(f"nodes {named[name]} and {node} both call themselves cell {name!r}; name each once")
+            named[name] = node
+        return named
+
+    def deliver(self, grid: Grid, messages: list[Message], timeout_s: float) -> list[Message]:
+        """Send the messages over the Grid, all edges at once."""
+        return list(grid.send_and_receive(messages, timeout=timeout_s))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the edges keep their own state, in their `Context`."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""

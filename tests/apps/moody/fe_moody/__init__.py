@@ -1,0 +1,1 @@
+"""fe_moody: a Flower app that ends as its run config says."""

@@ -1,0 +1,1 @@
+"""fe_pristine: a Flower / NumPy app."""

@@ -1,0 +1,189 @@
+"""`flower-edge report`: one HTML page and its pictures from a run folder.
+
+The page stands alone: style and pictures are inside it, it asks no server for anything. Nothing here computes a
+result; it shows what was recorded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from ..errors import ConfigError
+from ..store.atomic import write_bytes
+from ..store.run_folder import RunFolder
+from .charts import charts_of, save_png, to_svg
+from .columns import count, ratio, seconds, traffic
+from .rounds import RoundLine, cells_of, latest, rounds_of, total
+from .runs import RootOption, duration_s
+from .table import took_s
+
+__all__ = ["register", "write_report"]
+
+#: For each picture the columns of the table beside it: title, field, how to write it.
+_COLUMNS: Final[Mapping[str, tuple[tuple[str, str, Callable[[float | None], str]], ...]]] = {
+    "accuracy-by-round": (("accuracy", "accuracy", ratio), ("loss", "loss", ratio)),
+    "accuracy-by-wall-time": (("time", "wall_s", seconds), ("accuracy", "accuracy", ratio)),
+    "accuracy-by-virtual-time": (("virtual time", "virtual_s", seconds), ("accuracy", "accuracy", ratio)),
+    "bytes-by-round": (("up", "up_bits", traffic), ("down", "down_bits", traffic)),
+    "nodes-by-round": (
+        ("sampled", "nodes_sampled", count),
+        ("replied", "nodes_replied", count),
+        ("failed", "nodes_failed", count),
+        ("cells skipped", "cells_skipped", count),
+    ),
+}
+_CELL_HEAD: Final = ("cell", "rounds", "accuracy", "loss", "examples", "up", "down")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("report")(report)
+
+
+def report(
+    which: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, the beginning of its name, or `latest`.")],
+    root: RootOption = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the page; else the run's own artifacts/.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+) -> None:
+    """Write a page about a run: report.html, which needs no other file, and its pictures as PNG.
+
+    Exit code: 0.
+
+    Example: flower-edge report latest --out ~/public
+    """
+    run = RunFolder.open(which, root)
+    page, *pictures = write_report(run, out)
+    if as_json:
+        print(json.dumps({"run": str(run.path), "page": str(page), "pictures": list(map(str, pictures))}, indent=2))
+    else:
+        print(f"report: {page}")
+
+
+def write_report(run: RunFolder, out: Path | None = None) -> list[Path]:
+    """Write `report.html` and one PNG per picture.
+
+    Args:
+        run: the run, ended or not.
+        out: the folder to write to, made if need be; by default the run's `artifacts/`.
+
+    Returns:
+        The page, then the pictures.
+
+    Raises:
+        ConfigError: jinja2 or matplotlib is not installed, or `out` cannot be written to.
+    """
+    try:
+        import jinja2
+        from markupsafe import Markup
+    except ImportError as error:
+        raise ConfigError(
+            f"the report is written with jinja2, which is not here ({error}); pip install 'flower-edge[report]'"
+        ) from error
+    folder = run.artifacts if out is None else Path(out).expanduser().absolute()
+    lines = rounds_of(run)
+    charts = charts_of(lines)
+    files = resources.files(__package__)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=False, undefined=jinja2.StrictUndefined)
+    page = environment.from_string((files / "report.html.j2").read_text("utf-8")).render(
+        **_facts(run, lines),
+        # Ours, not the run's: the only two things that go in as they are.
+        css=Markup((files / "report.css").read_text("utf-8")),
+        sections=[
+            {
+                "name": chart.name,
+                "title": chart.title,
+                "says": chart.says,
+                "svg": Markup(to_svg(chart)),
+                "head": ["round", *(title for title, _, _ in _COLUMNS[chart.name])],
+                "lines": _numbers(lines, chart.name),
+            }
+            for chart in charts
+        ],
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = [folder / "report.html", *(folder / f"{chart.name}.png" for chart in charts)]
+        write_bytes(written[0], page.encode("utf-8", "backslashreplace"))
+        for chart, path in zip(charts, written[1:], strict=True):
+            save_png(chart, path)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder} ({error.strerror}); give another folder with --out") from error
+    return written
+
+
+def _numbers(lines: list[RoundLine], name: str) -> list[list[str]]:
+    columns = _COLUMNS[name]
+    return [
+        [str(line.round), *(write(getattr(line, field)) for _, field, write in columns)]
+        for line in lines
+        if any(getattr(line, field) is not None for _, field, _ in columns)
+    ]
+
+
+def _facts(run: RunFolder, lines: list[RoundLine]) -> dict[str, Any]:
+    info, status = run.info, run.status
+    error = info.get("error")
+    if status == "interrupted":
+        error = "The process that ran it ended without saying so; what it had recorded is below."
+    duration = duration_s(run, latest(lines, "wall_s"))
+    return {
+        "name": run.name,
+        "status": status,
+        "folder": run.path.name,
+        "error": error,
+        "tiles": [
+            ("rounds", count(max((line.round for line in lines), default=0))),
+            ("accuracy", ratio(latest(lines, "accuracy"))),
+            ("loss", ratio(latest(lines, "loss"))),
+            ("bytes up", traffic(total(lines, "up_bits"))),
+            ("bytes down", traffic(total(lines, "down_bits"))),
+            ("duration", seconds(duration)),
+            ("a round takes", seconds(_median([took for took in took_s(lines) if took]))),
+        ],
+        "cell_head": _CELL_HEAD,
+        "cells": [
+            [
+                cell.cell,
+                count(cell.rounds),
+                ratio(cell.accuracy),
+                ratio(cell.loss),
+                count(cell.examples),
+                traffic(cell.up_bits),
+                traffic(cell.down_bits),
+            ]
+            for cell in cells_of(run)
+        ],
+        "events": [
+            (row.round, seconds(row.wall_s), "; ".join(str(value) for value in row.values.values()))
+            for row in run.rows("event")
+        ],
+        "facts": [
+            ("Summary", list(_flat(run.summary))),
+            ("Config", list(_flat(run.config))),
+            ("Versions", list(_flat(info.get("versions", {})))),
+            ("Run", list(_flat({key: value for key, value in info.items() if key != "versions"}))),
+        ],
+    }
+
+
+def _median(values: list[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
+
+
+def _flat(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{at}.{key}" if at else str(key))
+    elif isinstance(value, list):
+        yield at, " ".join(map(str, value))
+    elif at:
+        yield at, "" if value is None else str(value)

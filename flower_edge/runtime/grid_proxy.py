@@ -1,0 +1,424 @@
+"""`GridProxy`: what every strategy needs around Flower's own Grids; on the wire it adds one question per node.
+
+Flower's `HttpGrid` polls every three seconds, waits for the last node, labels the errors it makes itself with source
+1, and lists nodes in an order that changes from run to run. Around it (or around `LocalGrid`) this proxy polls
+shortly, ends a round at a deadline or a quorum, sends once more where a node stays silent, says which node an error
+belongs to, waits for the expected nodes, asks each for its properties and lists them in an order that repeats.
+
+Nothing here samples, aggregates, counts bits or knows a virtual time. Not thread-safe: one caller at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from logging import INFO, WARNING, getLogger
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal, Self
+
+from flwr.app import Error, Message, RecordDict
+from flwr.serverapp import Grid
+
+from ..errors import ConfigError, NestingError, NotEnoughNodes, WireError
+from ..wire import error_reason
+from .flower_private import clone_message, set_metadata
+from .node_properties import PROPERTIES, Property, properties_of
+from .wrapped_grid import WrappedGrid, chain
+
+__all__ = ["PROPERTIES", "Counts", "GridProxy", "Property", "properties_of", "quorum_count"]
+
+log = getLogger(__name__)
+
+#: Flower's own codes for a message, a reply and a node that the SuperLink does not have (any more).
+MESSAGE_UNAVAILABLE, REPLY_UNAVAILABLE, NODE_UNAVAILABLE = 3, 4, 5
+
+
+def quorum_count(quorum: float, messages: int) -> int:
+    """How many usable replies end a round: a fraction in (0, 1] of the messages (float) or a count (int).
+
+    Raises:
+        ConfigError: neither of the two.
+
+    >>> quorum_count(0.8, 10), quorum_count(1.0, 10), quorum_count(3, 10), quorum_count(30, 10)
+    (8, 10, 3, 10)
+    """
+    if isinstance(quorum, int) and not isinstance(quorum, bool) and quorum >= 1:
+        return min(quorum, messages)
+    if isinstance(quorum, float) and 0.0 < quorum <= 1.0:
+        # 0.1 * 30 is 3.0000000000000004: without the slack a fraction would ask for one reply more than it says.
+        return min(messages, max(1, math.ceil(quorum * messages - 1e-9)))
+    raise ConfigError(f"quorum = {quorum!r}: expected a fraction in (0, 1] such as 0.8, or a count such as 8")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Messages of a run so far; questions for properties are not among them.
+
+    Attributes:
+        sent: messages handed to the proxy.
+        answered, errors: replies handed over, with content and with an error.
+        silent: messages given up without any reply (`sent` = answered + errors + silent + still waited for).
+        resent: second copies sent to silent nodes.
+        late: replies nobody waited for any more, answers to the other copy included; dropped.
+    """
+
+    sent: int = 0
+    answered: int = 0
+    errors: int = 0
+    silent: int = 0
+    resent: int = 0
+    late: int = 0
+
+
+@dataclass
+class _Open:
+    """A message without an answer yet: its own id first, that of its second copy next."""
+
+    message: Message
+    pushed_s: float
+    counted: bool
+    ids: list[str]
+    resent: bool = False
+
+    @property
+    def node_id(self) -> int:
+        return self.message.metadata.dst_node_id
+
+
+class GridProxy(WrappedGrid):
+    """Wraps Flower's own Grids for every strategy.
+
+    Args:
+        inner: the Grid; Flower's own, or `LocalGrid`.
+        expected_nodes: before the first listing, wait until that many nodes are on the grid.
+        join_timeout_s: for at most so long; also how long nodes have to tell their properties.
+        poll_s: seconds between two looks for replies, at least 0.05 (a look before all parts of a reply are uploaded
+            costs the real Grid a back-off of 1 s).
+        deadline_s: the most a round takes; the smaller of it and `send_and_receive`'s `timeout` counts. Without
+            either, a node that never answers is waited for without end, on a `LocalGrid` too.
+        quorum: fraction of the messages (float) or number (int) of replies without error after which a round ends.
+        linger_s: seconds the others still have once the quorum is there.
+        resend_after_s: a node silent for so long gets one fresh copy; the first answer to either wins.
+        drain_s: at the end (`close`, or leaving a `with`), the most to wait for messages still in flight.
+        order: `message` gives replies in the order their messages were sent, which repeats; `arrival` as they came.
+        seed: seeds Python's global `random` once, before the first answer of `get_node_ids`: Flower's strategies
+            sample with it.
+        ask_properties: ask every node once for its properties (see `answer_properties` in `flower_edge.clients`).
+            A client without that function answers with an error and is left without properties.
+        sleep, clock: how time passes, in seconds.
+
+    Raises:
+        ConfigError: an argument out of its range.
+        NestingError: around a virtual clock, whose time does not pass by waiting.
+
+    >>> from flwr.app import Context
+    >>> from flwr.clientapp import ClientApp
+    >>> from flower_edge.runtime.local_grid import LocalGrid
+    >>> app = ClientApp()
+    >>> @app.train()
+    ... def train(message: Message, context: Context) -> Message:
+    ...     return Message(RecordDict(), reply_to=message)
+    >>> with LocalGrid(app, nodes=3) as local, GridProxy(local, expected_nodes=3, ask_properties=False) as grid:
+    ...     replies = grid.send_and_receive([Message(RecordDict(), i, "train") for i in grid.get_node_ids()])
+    >>> grid.counts
+    Counts(sent=3, answered=3, errors=0, silent=0, resent=0, late=0)
+    """
+
+    def __init__(
+        self,
+        inner: Grid,
+        *,
+        expected_nodes: int | None = None,
+        join_timeout_s: float = 60.0,
+        poll_s: float = 0.1,
+        deadline_s: float | None = None,
+        quorum: float = 1.0,
+        linger_s: float = 0.0,
+        resend_after_s: float | None = None,
+        drain_s: float = 10.0,
+        order: Literal["message", "arrival"] = "message",
+        seed: int | None = None,
+        ask_properties: bool = True,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(inner)
+        # By its method, not its class: the virtual clock imports this module.
+        if any(hasattr(link, "advance_to_next") for link in chain(inner)):
+            raise NestingError(
+                "GridProxy around a VirtualClock would wait for a time that does not pass by itself; "
+                "write VirtualClock(GridProxy(grid), ...)"
+            )
+        quorum_count(quorum, 1)
+        if expected_nodes is not None and expected_nodes < 1:
+            raise ConfigError(f"expected_nodes = {expected_nodes}: expected 1 or more, or None not to wait")
+        if not poll_s >= 0.05:
+            raise ConfigError(f"poll_s = {poll_s}: expected 0.05 or more")
+        if order not in ("message", "arrival"):
+            raise ConfigError(f"order = {order!r}: expected 'message' or 'arrival'")
+        for name, value in {"join_timeout_s": join_timeout_s, "linger_s": linger_s, "drain_s": drain_s}.items():
+            if not value >= 0:
+                raise ConfigError(f"{name} = {value}: expected 0 s or more")
+        for name, limit in {"deadline_s": deadline_s, "resend_after_s": resend_after_s}.items():
+            if limit is not None and not limit > 0:
+                raise ConfigError(f"{name} = {limit}: expected more than 0 s, or None")
+        self.quorum = quorum
+        self._expected_nodes, self._join_timeout_s, self._poll_s = expected_nodes, join_timeout_s, poll_s
+        self._deadline_s, self._linger_s = deadline_s, linger_s
+        self._resend_after_s, self._drain_s, self._order = resend_after_s, drain_s, order
+        self._seed, self._seeded, self._ask_properties = seed, False, ask_properties
+        self._sleep, self._clock = sleep, clock
+        self._counts = Counts()
+        self._open: dict[str, _Open] = {}
+        self._own_id: dict[str, str] = {}
+        self._given_up: dict[str, bool] = {}  # id -> whether its answer is counted as late
+        self._refused: dict[str, tuple[Message, bool]] = {}
+        self._refusals = 0
+        self._properties: dict[int, dict[str, Property]] = {}
+
+    @property
+    def counts(self) -> Counts:
+        """Messages so far."""
+        return self._counts
+
+    # -- nodes -----------------------------------------------------------------------------------------------------
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Ids of the nodes on the grid, by (`partition-id` where a node told one, id).
+
+        Raises:
+            NotEnoughNodes: fewer than `expected_nodes` came within `join_timeout_s`.
+        """
+        self._wait_for_nodes()
+        nodes = list(self.inner.get_node_ids())
+        self._ask([node_id for node_id in nodes if node_id not in self._properties])
+        if self._seed is not None and not self._seeded:
+            random.seed(self._seed)
+            self._seeded = True
+        return sorted(nodes, key=self._place)
+
+    def properties(self, node_id: int) -> Mapping[str, Property]:
+        """What a node told about itself when it was first seen; empty if it did not."""
+        if node_id not in self._properties:
+            self._ask([node_id])
+        return MappingProxyType(self._properties.get(node_id, {}))
+
+    def _place(self, node_id: int) -> tuple[float, int]:
+        partition = self._properties.get(node_id, {}).get("partition-id")
+        return (partition if type(partition) is int else math.inf), node_id
+
+    def _wait_for_nodes(self) -> None:
+        if self._expected_nodes is None:
+            return
+        end_s = self._clock() + self._join_timeout_s
+        while (came := len(set(self.inner.get_node_ids()))) < self._expected_nodes:
+            if self._clock() >= end_s:
+                raise NotEnoughNodes(
+                    f"{came} of the {self._expected_nodes} expected nodes came within {self._join_timeout_s:g} s; "
+                    f"start the missing SuperNodes, pass a longer join_timeout_s, or expected_nodes={came}"
+                )
+            self._sleep(self._poll_s)
+        self._expected_nodes = None
+
+    def _ask(self, nodes: Collection[int]) -> None:
+        self._properties.update({node_id: {} for node_id in nodes})
+        if not self._ask_properties or not nodes:
+            return
+        questions = [Message(RecordDict(), node_id, f"query.{PROPERTIES}") for node_id in nodes]
+        ids, replies = self._exchange(questions, self._join_timeout_s, len(questions), counted=False)
+        for node_id, message_id in zip(nodes, ids, strict=True):
+            reply = replies.get(message_id)
+            if reply is None:
+                continue
+            if not reply.has_error():
+                try:
+                    self._properties[node_id] = properties_of(reply)
+                except WireError as error:
+                    log.warning("properties refused: %s", error)
+            elif reply.error.code in (MESSAGE_UNAVAILABLE, REPLY_UNAVAILABLE, NODE_UNAVAILABLE):
+                # It went away before it could answer: asked again should it come back.
+                del self._properties[node_id]
+            else:
+                log.info("node %s tells no properties: %s", node_id, error_reason(reply))
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send messages and wait for replies until all, the quorum, the deadline or the timeout (real seconds).
+
+        Replies to a round that has ended are dropped and counted; no later round is handed them.
+        """
+        batch = list(messages)
+        limits_s = [limit for limit in (timeout, self._deadline_s) if limit is not None]
+        needed = quorum_count(self.quorum, len(batch))
+        ids, replies = self._exchange(batch, min(limits_s, default=None), needed)
+        return list(replies.values()) if self._order == "arrival" else [replies[i] for i in ids if i in replies]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages without waiting; one id for each, in their order.
+
+        A message the grid does not take has an id, too: its reply is an error.
+        """
+        return self._push(list(messages))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies that have arrived, each given once, in the order of the ids, from the node that was asked."""
+        asked = list(dict.fromkeys(message_ids))
+        replies = [self._count(*self._refused.pop(i)) for i in asked if i in self._refused]
+        # Own ids before those of the copies: where both answers are there, the first message's is taken.
+        wanted = [i for own in asked if own in self._open for i in self._open[own].ids]
+        if not wanted:
+            return replies
+        place = {message_id: position for position, message_id in enumerate(wanted)}
+        came = [reply for reply in self.inner.pull_messages(wanted) if reply.metadata.reply_to_message_id in place]
+        for reply in sorted(came, key=lambda reply: place[reply.metadata.reply_to_message_id]):
+            answered = reply.metadata.reply_to_message_id
+            own = self._own_id.pop(answered, None)
+            if own is None:
+                self._note_late(answered)
+                continue
+            entry = self._open.pop(own)
+            # A SuperLink answers for a node with itself as the source: only the message tells who was meant.
+            set_metadata(reply, src_node_id=entry.node_id, reply_to_message_id=own)
+            self._abandon(entry, except_for=answered)
+            replies.append(self._count(reply, entry.counted))
+        self._resend_to_silent(asked)
+        return replies
+
+    def _exchange(
+        self, batch: list[Message], limit_s: float | None, needed: int, *, counted: bool = True
+    ) -> tuple[list[str], dict[str, Message]]:
+        """Ids in the order of the messages, and replies by id in the order they came."""
+        self._drain_once()
+        end_s = math.inf if limit_s is None else self._clock() + limit_s
+        ids = self._push(batch, counted=counted)
+        replies: dict[str, Message] = {}
+        lingering = False
+        while True:
+            replies |= {reply.metadata.reply_to_message_id: reply for reply in self.pull_messages(ids)}
+            if len(replies) == len(ids):
+                return ids, replies
+            now_s = self._clock()
+            if not lingering and sum(not reply.has_error() for reply in replies.values()) >= needed:
+                lingering, end_s = True, min(end_s, now_s + self._linger_s)
+            if now_s >= end_s:
+                break
+            self._sleep(min(self._poll_s, end_s - now_s))
+        left = [self._open.pop(i) for i in ids if i in self._open]
+        level = INFO if lingering else WARNING
+        log.log(level, "round ends without a reply from nodes %s", [entry.node_id for entry in left])
+        self._give_up(left)
+        return ids, replies
+
+    def _push(self, messages: list[Message], *, counted: bool = True) -> list[str]:
+        now_s, own_ids = self._clock(), []
+        for message, taken in zip(messages, self._hand_over(messages), strict=True):
+            if counted:
+                self._counts = replace(self._counts, sent=self._counts.sent + 1)
+            if taken is None:
+                reply = Message(Error(MESSAGE_UNAVAILABLE, "the grid did not take the message"), reply_to=message)
+                self._refusals += 1
+                taken = f"refused-{self._refusals}"
+                set_metadata(message, message_id=taken)
+                set_metadata(reply, reply_to_message_id=taken)
+                self._refused[taken] = reply, counted
+            else:
+                self._own_id[taken] = taken
+                self._open[taken] = _Open(message, now_s, counted, [taken])
+            own_ids.append(taken)
+        return own_ids
+
+    def _hand_over(self, messages: list[Message]) -> list[str | None]:
+        """Push; an id for each message, `None` for one that was not taken."""
+        ids = list(self.inner.push_messages(messages)) if messages else []
+        if len(ids) == len(messages):
+            return list(ids)
+        if not ids and len(messages) > 1:
+            # The HTTP Grid takes nothing of a batch above its size limit, and advises one at a time.
+            return [taken for message in messages for taken in self._hand_over([message])]
+        return [message.metadata.message_id if message.metadata.message_id in ids else None for message in messages]
+
+    def _resend_to_silent(self, own_ids: Iterable[str]) -> None:
+        if self._resend_after_s is None:
+            return
+        now_s = self._clock()
+        for own in own_ids:
+            entry = self._open.get(own)
+            if entry is None or entry.resent or now_s - entry.pushed_s < self._resend_after_s:
+                continue
+            copy = clone_message(entry.message)
+            # An id is a digest of the message: a copy with the same creation time would be the same message.
+            copy.metadata.created_at = max(time.time(), copy.metadata.created_at + 1e-3)
+            entry.resent = True
+            (taken,) = self._hand_over([copy])
+            if taken is not None:
+                entry.ids.append(taken)
+                self._own_id[taken] = own
+                self._counts = replace(self._counts, resent=self._counts.resent + 1)
+                log.warning("node %s silent for %.1f s: sent once more", entry.node_id, now_s - entry.pushed_s)
+
+    # -- what nobody waits for any more ------------------------------------------------------------------------------
+
+    def _count(self, reply: Message, counted: bool) -> Message:
+        kind = "errors" if reply.has_error() else "answered"
+        self._counts = replace(self._counts, **{kind: getattr(self._counts, kind) + counted})
+        return reply
+
+    def _abandon(self, entry: _Open, *, except_for: str = "") -> None:
+        for message_id in entry.ids:
+            self._own_id.pop(message_id, None)
+            if message_id != except_for:
+                self._given_up[message_id] = entry.counted
+
+    def _give_up(self, entries: Iterable[_Open]) -> None:
+        for entry in entries:
+            self._abandon(entry)
+            self._counts = replace(self._counts, silent=self._counts.silent + entry.counted)
+
+    def _note_late(self, message_id: str) -> None:
+        self._counts = replace(self._counts, late=self._counts.late + self._given_up.pop(message_id, False))
+
+    def _drain_once(self) -> None:
+        if self._given_up:
+            for reply in self.inner.pull_messages(list(self._given_up)):
+                self._note_late(reply.metadata.reply_to_message_id)
+
+    def close(self) -> None:
+        """Give up what is open and take in what still comes, for at most `drain_s`. The inner grid stays open."""
+        self._give_up(self._open.values())
+        self._open.clear()
+        end_s = self._clock() + self._drain_s
+        self._drain_once()
+        while self._given_up and self._clock() < end_s:
+            self._sleep(self._poll_s)
+            self._drain_once()
+        if self._given_up:
+            log.warning("%d messages still without a reply at the end of the run", len(self._given_up))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or issubclass(kind, Exception):
+            self.close()
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs. Messages in flight are not part of it."""
+        return {
+            "seeded": self._seeded,
+            "counts": asdict(self._counts),
+            "properties": [[node_id, dict(told)] for node_id, told in self._properties.items()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`. Nodes known by their id are not asked again, `random` is not seeded again."""
+        self._seeded = state["seeded"]
+        self._counts = Counts(**state["counts"])
+        self._properties.update({node_id: dict(told) for node_id, told in state["properties"]})

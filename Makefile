@@ -35,7 +35,7 @@ lint: install  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff format --check .
 	@rm -rf $(TREE) && mkdir -p $(TREE) && cp -r flower_edge $(TREE)/ && cp -r strategies clients $(TREE)/flower_edge/
 	MYPYPATH=$(TREE) $(BIN)/mypy
-	PYTHONPATH=$(TREE) $(BIN)/lint-imports
+	cd $(TREE) && PYTHONPATH=. ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
 
 bench: install  ## the quick form of every benchmark
 	$(BIN)/python -m benchmarks.simulation --quick

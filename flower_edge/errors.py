@@ -27,7 +27,11 @@ class ProtocolError(EdgeError):
 
 
 class RoundFailed(ProtocolError):
-    """A round from which nothing usable came back."""
+    """A round from which nothing usable came back; `asked` are the ids of the nodes that were asked."""
+
+    def __init__(self, message: str, asked: frozenset[int] = frozenset()) -> None:
+        super().__init__(message)
+        self.asked = asked
 
 
 class NotEnoughNodes(ProtocolError):

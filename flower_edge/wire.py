@@ -193,7 +193,10 @@ def copy_content(content: RecordDict) -> RecordDict:
     out = RecordDict()
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
-            out[name] = ArrayRecord(dict(record.items()))
+            # `Array` objects can be assigned to, so each receiver has its own.
+            out[name] = ArrayRecord(
+                {key: Array(array.dtype, tuple(array.shape), array.stype, array.data) for key, array in record.items()}
+            )
         elif isinstance(record, MetricRecord):
             out[name] = MetricRecord({k: list(v) if isinstance(v, list) else v for k, v in record.items()})
         else:

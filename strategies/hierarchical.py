@@ -127,8 +127,9 @@ class Hierarchical(Strategy):
     ) -> None:
         if edge_rounds < 1:
             raise ConfigError(f"edge_rounds = {edge_rounds}: an edge runs at least one round per cloud round")
-        if isinstance(edge, Strategy):
-            name = type(edge).__name__
+        given: object = edge
+        if isinstance(given, Strategy):
+            name = type(given).__name__
             raise ConfigError(f"edge is a {name}; pass a factory, one strategy per cell: edge=lambda cell: {name}(...)")
         if tier is not None and (edge is not None or cells is not None):
             raise ConfigError("edge= and cells= belong to CellTier(edge, cells); with tier= leave them out")
@@ -141,7 +142,7 @@ class Hierarchical(Strategy):
         self.seed = seed
         self._edge_rounds_done = 0
 
-    def start(  # type: ignore[override]
+    def start(
         self,
         grid: Grid,
         initial_arrays: ArrayRecord,
@@ -237,10 +238,13 @@ class _Tiers:
         if not good:
             why = "; ".join(f"{result.cell}: {result.trouble}" for result in results) or "there are no cells"
             raise RoundFailed(f"round {number}: no edge contributed ({why})")
+        sampled, replied = _total(results, "nodes-sampled"), _total(results, "nodes-replied")
         counts = {
-            "nodes_sampled": _total(results, "messages"),
-            "nodes_replied": _total(results, "messages") - _total(results, "failed"),
-            "nodes_failed": _total(results, "failed"),
+            "nodes_sampled": sampled,
+            "nodes_replied": replied,
+            "nodes_failed": sampled - replied,
+            "messages": _total(results, "messages"),
+            "messages_failed": _total(results, "messages-failed"),
             "cells": float(len(results)),
             "cells_skipped": float(len(results) - len(good)),
         }

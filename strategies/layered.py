@@ -18,7 +18,6 @@ from flower_edge.rounds import Round
 from flower_edge.runtime.narrowed_grid import Patience, minimum_nodes
 from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
 from flower_edge.runtime.wrapped_grid import WrappedGrid
-from flower_edge.store.run_folder import RunFolder
 
 from .layers import Layer, check_order
 from .loop import FlatWork, drive
@@ -175,7 +174,7 @@ class Layered(Strategy):
         self.strategy = strategy
         self.layers = layers
 
-    def start(  # type: ignore[override]
+    def start(
         self,
         grid: Grid,
         initial_arrays: ArrayRecord,

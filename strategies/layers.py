@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any, ClassVar, Generic, TypeVar
 
 from flwr.app import ArrayRecord, Message
@@ -106,7 +107,7 @@ def check_order(layers: Sequence[Layer[Any]]) -> None:
     Raises:
         NestingError: names the two layers and the right order.
     """
-    for first, second in zip(layers, layers[1:], strict=False):
+    for first, second in pairwise(layers):
         if second.stage >= first.stage:
             continue
         one, two = type(first).__name__, type(second).__name__

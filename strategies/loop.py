@@ -192,7 +192,6 @@ class _Session:
     ) -> None:
         self.work, self.grid, self.run = work, grid, run
         self.configs = {"train": train_config, "evaluate": evaluate_config}
-        self.started_s = time.monotonic()
 
     # -- hooks of a layered grid, absent on any other
 
@@ -210,9 +209,7 @@ class _Session:
         if self.run is None or not values:
             return
         flat = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
-        self.run.record(
-            kind, number, flat, cell=cell, wall_s=time.monotonic() - self.started_s, virtual_s=self.virtual_s()
-        )
+        self.run.record(kind, number, flat, cell=cell, virtual_s=self.virtual_s())
 
     def report(self, kind: str, number: int, report: RoundReport) -> None:
         self.record(kind, number, dict(report.metrics.items()) if report.metrics is not None else {})
@@ -278,13 +275,14 @@ class _Session:
         assert isinstance(arrays, ArrayRecord)
         if set(arrays) != set(initial_arrays):
             raise ResumeError(
-                f"the checkpoint's model has the arrays {sorted(arrays)[:4]}…, this run's {sorted(initial_arrays)[:4]}…; "
+                f"the checkpoint's model has the arrays {sorted(arrays)[:4]}…, "
+                f"this run's has {sorted(initial_arrays)[:4]}…; "
                 "resume with the model the run began with"
             )
         saved = records_from_tree(tree["configs"])
         for name, record in self.configs.items():
             record.clear()
-            record.update(dict(saved[name].items()))
+            record.update(saved.config_records[name].items())
         load_strategy_state(self.work.strategy, tree["strategy"])
         load_grid_state(self.grid, tree["grid"])
         _restore_result(result, tree["result"])

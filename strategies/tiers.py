@@ -1,9 +1,9 @@
 """How the centre reaches its edges: the `Tier` promise and its answers.
 
 `CellTier`: the terminals are nodes of the centre's own Grid; the edges live in the ServerApp, each on a Grid narrowed
-to its cell. `LocalTier`: every node of the Grid is an edge, an `edge_app` from `flower_edge.clients`. Both answer the same
-messages with the same `EdgeRounds`, so they give equal models for one seed. An edge in front of a SuperLink of its
-own is reached as `LocalTier` reaches it.
+to its cell. `LocalTier`: every node of the Grid is an edge, an `edge_app` from `flower_edge.clients`. Both answer the
+same messages with the same `EdgeRounds`, so they give equal models for one seed. An edge in front of a SuperLink of
+its own is reached as `LocalTier` reaches it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from flower_edge.errors import ConfigError, EdgeError
-from flower_edge.rounds import Round
+from flower_edge.rounds import Kind, Round
 from flower_edge.runtime.edge_rounds import EDGE_RECORD, EdgeRounds
 from flower_edge.runtime.flower_private import clone_message, set_metadata
 from flower_edge.runtime.grid_proxy import GridProxy
 from flower_edge.runtime.narrowed_grid import NarrowedGrid, Patience, minimum_nodes
+from flower_edge.runtime.virtual_clock import VirtualClock
 from flower_edge.runtime.wrapped_grid import find
 from flower_edge.wire import copy_content
 
@@ -89,27 +90,31 @@ class CellTier:
         return {name: address for address, name in enumerate(members, start=1)}
 
     def deliver(self, grid: Grid, messages: list[Message], timeout_s: float) -> list[Message]:
-        """Let each edge handle its message, one after the other."""
+        """Let each edge handle its message: one after the other here, at the same time on a virtual clock."""
+        clock = find(grid, VirtualClock)
+        if clock is None:
+            return [self._handle(grid, message) for message in messages]
         replies = []
-        for message in messages:
-            order = message.content.config_records[EDGE_RECORD]
-            cell = str(order["cell"])
-            edge, terminals = self._edge(grid, cell)
-            kind = "train" if message.metadata.message_type == "train" else "evaluate"
-            terminals.patience = Patience(
-                float(order["timeout-s"]),  # type: ignore[arg-type]
-                minimum_nodes(edge.strategy, kind),  # type: ignore[arg-type]
-                f"cell {cell}",
-            )
-            set_metadata(message, message_id=f"{cell}:{order['cloud-round']}:{kind}")
-            delivered = clone_message(message, copy_content(message.content))
-            try:
-                reply = edge.handle(delivered)
-            except EdgeError as error:
-                log.warning("cell %s: %s", cell, error)
-                reply = Message(Error(CLIENT_RAISED, f"{type(error).__name__}: {error}"), reply_to=delivered)
-            replies.append(reply)
+        with clock.side_by_side() as lane:
+            for message in messages:
+                with lane():
+                    replies.append(self._handle(grid, message))
         return replies
+
+    def _handle(self, grid: Grid, message: Message) -> Message:
+        order = message.content.config_records[EDGE_RECORD]
+        cell, number = str(order["cell"]), int(order["cloud-round"])  # type: ignore[arg-type]
+        edge, terminals = self._edge(grid, cell)
+        kind: Kind = "train" if message.metadata.message_type == "train" else "evaluate"
+        timeout_s = float(order["timeout-s"])  # type: ignore[arg-type]
+        terminals.patience = Patience(timeout_s, minimum_nodes(edge.strategy, kind), f"cell {cell}")
+        set_metadata(message, message_id=f"{cell}:{number}:{kind}")
+        delivered = clone_message(message, copy_content(message.content))
+        try:
+            return edge.handle(delivered)
+        except EdgeError as error:
+            log.warning("cell %s: %s", cell, error)
+            return Message(Error(CLIENT_RAISED, f"{type(error).__name__}: {error}"), reply_to=delivered)
 
     def state_dict(self) -> dict[str, Any]:
         """State of every edge there has been."""

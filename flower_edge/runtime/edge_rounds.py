@@ -78,7 +78,8 @@ class EdgeRounds:
         self.cell = cell
         # `Layered` acts at the Grid: it opens a session around the edge's own and hands back what it wraps.
         session = getattr(strategy, "session", None)
-        self.strategy, self.grid = session(grid) if session is not None else (strategy, grid)
+        opened: tuple[Strategy, Grid] = session(grid) if session is not None else (strategy, grid)
+        self.strategy, self.grid = opened
         self._terminals = grid
 
     def handle(self, message: Message) -> Message:
@@ -119,13 +120,10 @@ class EdgeRounds:
         return ConfigRecord()
 
     def _too_few(self, kind: Kind) -> str:
-        have, need = len(list(self._shown())), minimum_nodes(self.strategy, kind)
+        have, need = len(list(self.grid.get_node_ids())), minimum_nodes(self.strategy, kind)
         if have >= need:
             return ""
         return f"{have} of the {need} terminals its {type(self.strategy).__name__} needs"
-
-    def _shown(self) -> list[int]:
-        return list(self.grid.get_node_ids())
 
     def _train(self, message: Message, order: ConfigRecord) -> Message:
         name, arrays = self._arrays(message)
@@ -133,6 +131,7 @@ class EdgeRounds:
         config = self._config(message)
         seed, timeout_s = order.get("seed"), float(order["timeout-s"])  # type: ignore[arg-type]
         weights: dict[int, float] = {}
+        asked: set[int] = set()
         metrics: MetricRecord | None = None
         trained = failed = sent = 0
         trouble = ""
@@ -155,8 +154,10 @@ class EdgeRounds:
             except RoundFailed as error:
                 log.warning("%s", error)
                 trouble = str(error)
-                failed += 1
+                asked |= error.asked
+                sent, failed = sent + len(error.asked), failed + len(error.asked)
                 break
+            asked |= done.asked
             sent, failed = sent + done.sent, failed + done.failed
             if done.arrays is None:
                 trouble = f"its {type(self.strategy).__name__} made no model of {len(done.weights)} replies"
@@ -173,9 +174,10 @@ class EdgeRounds:
                 "schema": "flower-edge.edge/1",
                 "cell": self.cell,
                 "edge-rounds-done": trained,
-                "terminals": len(weights),
+                "nodes-sampled": len(asked),
+                "nodes-replied": len(weights),
                 "messages": sent,
-                "failed": failed,
+                "messages-failed": failed,
             }
         )
         numbers = MetricRecord(dict(metrics.items()) if metrics is not None else {})
@@ -212,7 +214,7 @@ class EdgeRounds:
             )
             if done.metrics is not None:
                 numbers = MetricRecord({**dict(done.metrics.items()), WEIGHT_KEY: done.weight})
-            report["messages"], report["failed"] = done.sent, done.failed
+            report["messages"], report["messages-failed"] = done.sent, done.failed
         self._add_layer_metrics(report)
         return Message(RecordDict({"metrics": numbers, EDGE_RECORD: report}), reply_to=message)
 

@@ -15,9 +15,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from ..errors import RoundFailed, WireError
+from ..errors import ModelMismatch, RoundFailed, WireError
 from ..rounds import Round
-from ..wire import error_reason, weight_of
+from ..wire import check_model, error_reason, model_spec, weight_of
 from .generators import derive_seed, seeded_call
 from .strategy_state import innermost
 from .wrapped_grid import announce
@@ -35,6 +35,7 @@ class Trained:
         arrays: the aggregate, or `None` if the strategy made none.
         metrics: its aggregated metrics, or `None`.
         weights: weight of every reply that was no error, by node id.
+        asked: ids of the nodes that messages went to.
         sent: how many messages went out.
         failed: how many came back as errors, or not at all.
     """
@@ -42,6 +43,7 @@ class Trained:
     arrays: ArrayRecord | None
     metrics: MetricRecord | None
     weights: dict[int, float]
+    asked: frozenset[int]
     sent: int
     failed: int
 
@@ -100,17 +102,34 @@ def train_once(
 
     Raises:
         RoundFailed: messages were sent and nothing but errors, or nothing at all, came back.
+        ModelMismatch: aggregation failed, and a node's arrays are not the model's; names both.
     """
     announce(grid, round)
     with _sampling(seed, "configure", round.cell, server_round):
         messages = list(strategy.configure_train(server_round, arrays, config, grid))
     replies = list(grid.send_and_receive(messages, timeout=timeout_s))
     good = [reply for reply in replies if not reply.has_error()]
+    asked = frozenset(message.metadata.dst_node_id for message in messages)
     if messages and not good:
-        raise RoundFailed(_nothing_usable(round, len(messages), replies, timeout_s))
+        raise RoundFailed(_nothing_usable(round, len(messages), replies, timeout_s), asked)
     with _sampling(seed, "aggregate", round.cell, server_round):
-        merged, metrics = strategy.aggregate_train(server_round, replies)
-    return Trained(merged, metrics, _weights(strategy, good), len(messages), len(messages) - len(good))
+        try:
+            merged, metrics = strategy.aggregate_train(server_round, replies)
+        except Exception as error:
+            # Flower names neither the node nor the array; a strategy may also want replies unlike the model.
+            _blame(round, good, arrays, error)
+            raise
+    return Trained(merged, metrics, _weights(strategy, good), asked, len(messages), len(messages) - len(good))
+
+
+def _blame(round: Round, replies: list[Message], arrays: ArrayRecord, error: Exception) -> None:
+    spec = model_spec(arrays)
+    for reply in replies:
+        for record in reply.content.array_records.values():
+            try:
+                check_model(record, spec, sender=f"{round}: node {reply.metadata.src_node_id}")
+            except ModelMismatch as mismatch:
+                raise mismatch from error
 
 
 def evaluate_once(

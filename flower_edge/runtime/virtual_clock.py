@@ -14,7 +14,8 @@ Not thread-safe: one caller at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from logging import getLogger
 from typing import Any
@@ -135,6 +136,7 @@ class VirtualClock(WrappedGrid):
         self._deadline_s, self._quorum = deadline_s, quorum
         self._key_of, self._virtual_timeout = key_of or self._partition, virtual_timeout
         self._now_s, self._count, self._late = 0.0, 0, 0
+        self._in_lanes = False
         self._ledger = Ledger()
         self._pending: list[_Sent] = []
         self._under_way: dict[str, _Arrival] = {}
@@ -144,7 +146,7 @@ class VirtualClock(WrappedGrid):
 
     @property
     def now_s(self) -> float:
-        """The virtual time. It never runs backwards."""
+        """The virtual time. It never runs backwards, but for the lanes of `side_by_side`."""
         return self._now_s
 
     @property
@@ -245,9 +247,48 @@ class VirtualClock(WrappedGrid):
         self._run_pending(None)
         self._move_to(time_s)
 
+    @contextmanager
+    def side_by_side(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+        """For things that happen at the same time but are run one after the other here: the edges of a round.
+
+        Every `with lane():` inside begins at the time at which the block began; after the block it is the time at
+        which the last of them ended.
+
+        >>> from flwr.clientapp import ClientApp
+        >>> with LocalGrid(ClientApp(), nodes=0) as local:
+        ...     clock = VirtualClock(local, [], [])
+        ...     with clock.side_by_side() as lane:
+        ...         for end_s in (3.0, 2.0):
+        ...             with lane():
+        ...                 clock.wait_until(end_s)
+        ...     clock.now_s
+        3.0
+        """
+        begun_s = latest_s = self._now_s
+        if self._in_lanes:
+            raise NestingError("side_by_side inside side_by_side: give all lanes to one block")
+
+        @contextmanager
+        def lane() -> Iterator[None]:
+            nonlocal latest_s
+            self._run_pending(None)
+            self._now_s = begun_s
+            yield
+            self._run_pending(None)
+            latest_s = max(latest_s, self._now_s)
+
+        self._in_lanes = True
+        try:
+            yield lane
+        finally:
+            self._in_lanes = False
+            self._move_to(latest_s)
+
     def _move_to(self, time_s: float) -> None:
         self._now_s = max(self._now_s, time_s)
-        self._timetable.forget_before(self._now_s)
+        if not self._in_lanes:
+            # Another lane may still need what this one has left behind.
+            self._timetable.forget_before(self._now_s)
 
     # -- the real grid ---------------------------------------------------------------------------------------------
 

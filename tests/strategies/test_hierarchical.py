@@ -18,6 +18,7 @@ from toy import flower_strategies, initial_model, same_model, toy_app
 from flower_edge.clients import edge_app
 from flower_edge.errors import ConfigError, NestingError, NotEnoughNodes, RoundFailed
 from flower_edge.rounds import Round
+from flower_edge.runtime import Device, Link, VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.strategies import CellTier, Hierarchical, Layered, LocalTier, Metered, blocks
@@ -77,7 +78,7 @@ def test_edge_rounds_equal_the_thirty_line_oracle() -> None:
     with LocalGrid(toy_app(), NODES) as grid:
         members = cells(grid, Round(1))
         for cloud in range(3):
-            sums: dict[str, Any] = {name: 0.0 for name in model}
+            sums: dict[str, Any] = dict.fromkeys(model, 0.0)
             total = 0.0
             for nodes in members.values():
                 w_e, n_e = _edge_by_hand(grid, nodes, model, cloud * kappa, kappa)
@@ -152,6 +153,25 @@ def test_layers_around_hierarchical_see_the_centres_hop_and_layers_inside_the_te
     start(Layered(strategy, centre), toy_app(), initial_model(), rounds=1)
     assert seen["centre"]["down_messages"] == 2 * 2  # train and evaluate, two edges
     assert seen["edge"]["down_messages"] == 4 * 2 + 4  # two edge rounds and an evaluation, four terminals
+
+
+def test_edges_work_at_the_same_time_on_the_virtual_clock() -> None:
+    """Two cells with two terminals each, all of 1 s but one of 5 s: a round lasts as long as the slower cell."""
+    devices = [Device(fixed_s=seconds) for seconds in (1.0, 1.0, 1.0, 5.0)]
+    links = [Link() for _ in devices]
+
+    def lasts(cells: int, edge_rounds: int) -> float:
+        strategy = Hierarchical(
+            edge=lambda cell: FedAvg(fraction_evaluate=0.0), cells=blocks(cells), edge_rounds=edge_rounds
+        )
+        with LocalGrid(toy_app(), 4) as grid:
+            clock = VirtualClock(grid, devices, links)
+            strategy.start(clock, initial_model(), num_rounds=1)
+            return clock.now_s
+
+    assert lasts(cells=1, edge_rounds=1) == 5.0
+    assert lasts(cells=2, edge_rounds=1) == 5.0
+    assert lasts(cells=2, edge_rounds=3) == 15.0
 
 
 # -- cells that cannot take part -------------------------------------------------------------------------------------

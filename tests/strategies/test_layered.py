@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from toy import flower_strategies, initial_model, same_model, toy_app
 
-from flower_edge.errors import ConfigError, NestingError, NotEnoughNodes, RoundFailed
+from flower_edge.errors import ConfigError, ModelMismatch, NestingError, NotEnoughNodes, RoundFailed
 from flower_edge.rounds import Round
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.wrapped_grid import announce
+from flower_edge.store import RunFolder
 from flower_edge.strategies import Identity, Layer, Layered, Metered, Stage
 from flower_edge.strategies.layered import LayeredGrid
 
@@ -137,7 +140,10 @@ def test_a_narrowed_grid_without_enough_nodes_raises_after_the_deadline_and_says
 
 def test_a_round_in_which_all_replies_failed_raises_with_the_first_reason() -> None:
     faults = [Fault(node=i, kind="raise", at=2, reason=f"disk {i} full") for i in range(3)]
-    with LocalGrid(toy_app(), 3, script=faults) as grid, pytest.raises(RoundFailed, match=r"all 3 replies .* node 1\d+: disk \d full"):
+    with (
+        LocalGrid(toy_app(), 3, script=faults) as grid,
+        pytest.raises(RoundFailed, match=r"all 3 replies .* node 1\d+: disk \d full"),
+    ):
         Layered(FedAvg(fraction_evaluate=0.0)).start(grid, initial_model(), num_rounds=3)
 
 
@@ -157,6 +163,49 @@ def test_one_failure_is_counted_and_the_round_goes_on() -> None:
     assert [reply.has_error() for reply in replies] == [False, True, False]
     assert layered.metrics()["failed_messages"] == 1
     assert layered.metrics()["up_messages"] == 2
+
+
+def odd_app(odd: int) -> ClientApp:
+    """The toy client, but one partition answers with another model."""
+    inner, app = toy_app(), ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        reply = inner(message, context)
+        if context.node_config["partition-id"] == odd:
+            other = ArrayRecord({"weight": Array(np.zeros(3, np.float32)), "bias": Array(np.zeros(1, np.float32))})
+            reply.content["arrays"] = other
+        return reply
+
+    return app
+
+
+def test_a_node_with_another_model_is_named_with_its_arrays() -> None:
+    expected = r"round 1, train: node 1002 .* 'weight' has shape \(3,\), expected \(6,\)"
+    with LocalGrid(odd_app(2), 4) as grid, pytest.raises(ModelMismatch, match=expected):
+        Layered(FedAvg(fraction_evaluate=0.0)).start(grid, initial_model(), num_rounds=1)
+
+
+def test_a_node_that_never_answers_is_counted_and_the_run_folder_stays_readable(tmp_path: Path) -> None:
+    with RunFolder.create("silent", config={}, seed=1, root=tmp_path) as run:
+        with LocalGrid(toy_app(), 4, script=[Fault(node=3, kind="silent")]) as grid:
+            strategy = Layered(FedAvg(fraction_evaluate=0.0), Metered())
+            result = strategy.start(grid, initial_model(), num_rounds=2, timeout=5, run=run)
+    assert result.arrays
+    counted = [row.values for row in RunFolder.open(run.path).rows("nodes")]
+    assert [(row["nodes_sampled"], row["nodes_replied"], row["nodes_failed"]) for row in counted] == [(4, 3, 1)] * 2
+
+
+def test_a_run_that_fails_leaves_its_rounds_and_the_reason(tmp_path: Path) -> None:
+    faults = [Fault(node=i, kind="raise", at=3, reason="disk full") for i in range(3)]
+    with pytest.raises(RoundFailed), RunFolder.create("failing", config={}, seed=1, root=tmp_path) as run:
+        with LocalGrid(toy_app(), 3, script=faults) as grid:
+            Layered(FedAvg()).start(grid, initial_model(), num_rounds=3, run=run)
+    again = RunFolder.open(run.path)
+    assert again.status == "failed"
+    assert "disk full" in str(again.info["error"])
+    assert [row.round for row in again.rows("nodes")] == [1]
+    assert again.latest_checkpoint() is not None
 
 
 def _content() -> Any:

@@ -16,7 +16,7 @@ from flwr.app import Error, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from flower_edge.errors import ConfigError, EdgeError
+from flower_edge.errors import ConfigError
 from flower_edge.rounds import Kind, Round
 from flower_edge.runtime.edge_rounds import EDGE_RECORD, EdgeRounds
 from flower_edge.runtime.flower_private import clone_message, set_metadata
@@ -112,8 +112,9 @@ class CellTier:
         delivered = clone_message(message, copy_content(message.content))
         try:
             return edge.handle(delivered)
-        except EdgeError as error:
-            log.warning("cell %s: %s", cell, error)
+        except Exception as error:
+            # As a Grid would: an edge that fails answers with an error, and the centre goes on with the others.
+            log.warning("cell %s: %s: %s", cell, type(error).__name__, error)
             return Message(Error(CLIENT_RAISED, f"{type(error).__name__}: {error}"), reply_to=delivered)
 
     def state_dict(self) -> dict[str, Any]:

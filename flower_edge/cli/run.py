@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
@@ -63,7 +63,7 @@ def run(
     Example: flower-edge run scenarios/quickstart --num-supernodes 12 -c "num-server-rounds=3"
     """
     earlier = None if resume is None else RunFolder.open(resume, root=runs_root(runs)).path
-    show = (lambda line: None) if quiet or as_json else _printer()
+    view = _View(silent=quiet or as_json)
     try:
         result = launch(
             app,
@@ -73,30 +73,66 @@ def run(
             total_cpus=total_cpus,
             runs=runs,
             resume=earlier,
-            on_line=show,
+            on_line=view.line,
+            on_folder=view.begin,
             timeout_s=timeout,
             keep=keep,
         )
     except LaunchInterrupted as interrupted:
         result = interrupted.result
+    finally:
+        shown = view.end()
     if as_json:
         print(json.dumps(asdict(result), default=str, indent=2))
     else:
-        _tell(result)
+        _tell(result, rounds=not shown)
     raise typer.Exit(result.exit_code)
 
 
-def _printer() -> Callable[[str], None]:
-    console = Console()
-    if console.is_terminal:
-        return lambda line: console.print(Text.from_ansi(line), soft_wrap=True)
-    return lambda line: print(_COLOURS.sub("", line), flush=True)
+class _View:
+    """What is shown while the run runs: its log and, on a terminal, the rounds so far below it."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+        self._console = Console()
+        self._over = threading.Event()
+        self._rounds: threading.Thread | None = None
+        self._shown = 0
+
+    def line(self, line: str) -> None:
+        """Show a line of the log."""
+        if self._silent:
+            return
+        if self._console.is_terminal:
+            self._console.print(Text.from_ansi(line), soft_wrap=True)
+        else:
+            print(_COLOURS.sub("", line), flush=True)
+
+    def begin(self, folder: Path) -> None:
+        """Follow the rounds in this run folder."""
+        if self._silent or not self._console.is_terminal:
+            return
+
+        def follow() -> None:
+            from .live import LiveView
+
+            self._shown = len(LiveView(self._console).follow(folder, self._over.is_set))
+
+        self._rounds = threading.Thread(target=follow, name="live-view", daemon=True)
+        self._rounds.start()
+
+    def end(self) -> bool:
+        """Stop following. True if rounds were shown, and stand on the screen."""
+        self._over.set()
+        if self._rounds is not None:
+            self._rounds.join(timeout=5.0)
+        return self._shown > 0
 
 
-def _tell(result: LaunchResult) -> None:
+def _tell(result: LaunchResult, *, rounds: bool) -> None:
     if result.run_folder is not None and (result.run_folder / "run.json").is_file():
         try:
-            _tell_rounds(RunFolder.open(result.run_folder))
+            _tell_rounds(RunFolder.open(result.run_folder), table=rounds)
         except EdgeError as error:
             # The run is over and its exit code stands; that it cannot be shown is a second matter.
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -110,9 +146,10 @@ def _tell(result: LaunchResult) -> None:
         print(result.details, file=sys.stderr)
 
 
-def _tell_rounds(run: RunFolder) -> None:
+def _tell_rounds(run: RunFolder, *, table: bool) -> None:
     from .report import write_report
     from .table import final_table
 
-    print(final_table(run))
+    if table:
+        print(final_table(run))
     print(f"report: {write_report(run)[0]}")

@@ -90,6 +90,7 @@ def launch(
     runs: str | Path | None = None,
     resume: str | Path | None = None,
     on_line: Callable[[str], None] = lambda line: None,
+    on_folder: Callable[[Path], None] = lambda folder: None,
     timeout_s: float | None = None,
     keep: bool = False,
 ) -> LaunchResult:
@@ -107,6 +108,7 @@ def launch(
         runs: the folder that run folders go to; by default `FLOWER_EDGE_RUNS`, else `./runs`.
         resume: a run folder to go on from, if the app can (it finds the path in `FLOWER_EDGE_RESUME`).
         on_line: called with every line of the run's log as it comes, without its newline; colours are left in.
+        on_folder: called once, before anything starts, with the run folder the app will write to.
         timeout_s: seconds after which the run is stopped; None waits for ever.
         keep: leave the work folder, with Flower's and Ray's own logs, and say in the result where it is.
 
@@ -135,6 +137,7 @@ def launch(
         interrupts = stack.enter_context(Interrupts())
         run_folder = claim_run_folder(runs_root(runs), flower_app.name)
         stack.callback(_remove_if_empty, run_folder)
+        on_folder(run_folder)
         work = WorkFolder.make()
         if keep:
             on_line(f"work folder, kept: {work.path}")

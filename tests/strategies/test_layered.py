@@ -187,10 +187,13 @@ def test_a_node_with_another_model_is_named_with_its_arrays() -> None:
 
 
 def test_a_node_that_never_answers_is_counted_and_the_run_folder_stays_readable(tmp_path: Path) -> None:
-    with RunFolder.create("silent", config={}, seed=1, root=tmp_path) as run:
-        with LocalGrid(toy_app(), 4, script=[Fault(node=3, kind="silent")]) as grid:
-            strategy = Layered(FedAvg(fraction_evaluate=0.0), Metered())
-            result = strategy.start(grid, initial_model(), num_rounds=2, timeout=5, run=run)
+    silent = [Fault(node=3, kind="silent")]
+    with (
+        RunFolder.create("silent", config={}, seed=1, root=tmp_path) as run,
+        LocalGrid(toy_app(), 4, script=silent) as grid,
+    ):
+        strategy = Layered(FedAvg(fraction_evaluate=0.0), Metered())
+        result = strategy.start(grid, initial_model(), num_rounds=2, timeout=5, run=run)
     assert result.arrays
     counted = [row.values for row in RunFolder.open(run.path).rows("nodes")]
     assert [(row["nodes_sampled"], row["nodes_replied"], row["nodes_failed"]) for row in counted] == [(4, 3, 1)] * 2
@@ -198,9 +201,12 @@ def test_a_node_that_never_answers_is_counted_and_the_run_folder_stays_readable(
 
 def test_a_run_that_fails_leaves_its_rounds_and_the_reason(tmp_path: Path) -> None:
     faults = [Fault(node=i, kind="raise", at=3, reason="disk full") for i in range(3)]
-    with pytest.raises(RoundFailed), RunFolder.create("failing", config={}, seed=1, root=tmp_path) as run:
-        with LocalGrid(toy_app(), 3, script=faults) as grid:
-            Layered(FedAvg()).start(grid, initial_model(), num_rounds=3, run=run)
+    with (
+        pytest.raises(RoundFailed),
+        RunFolder.create("failing", config={}, seed=1, root=tmp_path) as run,
+        LocalGrid(toy_app(), 3, script=faults) as grid,
+    ):
+        Layered(FedAvg()).start(grid, initial_model(), num_rounds=3, run=run)
     again = RunFolder.open(run.path)
     assert again.status == "failed"
     assert "disk full" in str(again.info["error"])

@@ -12,6 +12,7 @@ What is touched in flwr 1.41, and what happens where a release has moved it:
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -33,7 +34,11 @@ try:
 except ImportError:  # pragma: no cover - another Flower release
     Run = None  # type: ignore[assignment,misc]
 
-__all__ = ["borrowed_identity", "clone_message", "empty_run", "ensure_identity", "set_metadata"]
+__all__ = ["borrowed_identity", "clone_message", "drop_identity", "empty_run", "ensure_identity", "set_metadata"]
+
+# How many grids live on the identity given here. It is counted, because grids may overlap in time and in threads.
+_holders = 0
+_holders_lock = threading.Lock()
 
 
 def _read_identity() -> tuple[Any, Any, Any]:
@@ -45,16 +50,27 @@ def _write_identity(task_id: Any, run_id: Any, node_id: Any) -> None:
 
 
 def ensure_identity(run_id: int) -> bool:
-    """Give this process a task identity if it has none, so that messages can be built. True if it had none."""
-    if None not in _read_identity():
-        return False
-    _write_identity(1, run_id, 1)
-    return True
+    """Give this process a task identity if it has none, so that messages can be built.
+
+    True if it is one that was given here, by this call or by one not undone yet: then call `drop_identity` at the end.
+    """
+    global _holders
+    with _holders_lock:
+        if None not in _read_identity() and not _holders:
+            return False
+        if not _holders:
+            _write_identity(1, run_id, 1)
+        _holders += 1
+        return True
 
 
 def drop_identity() -> None:
-    """Undo `ensure_identity`."""
-    _write_identity(None, None, None)
+    """Undo one `ensure_identity`; the last one leaves the process without an identity, as it was before the first."""
+    global _holders
+    with _holders_lock:
+        _holders -= 1
+        if not _holders:
+            _write_identity(None, None, None)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from typing import Final
 
 from ..errors import LaunchError
 from ..store.places import RUN_DIR_VARIABLE, RUNS_VARIABLE, claim_below
+from .node_state_files import STATE_VARIABLE
 from .launcher_processes import MARKER
 
 __all__ = ["CONNECTION", "RESUME_VARIABLE", "WorkFolder", "answers", "claim_run_folder", "hold_port", "scripts_folder"]
@@ -139,6 +140,8 @@ class WorkFolder:
                 RUN_DIR_VARIABLE: str(run_folder),
             }
         )
+        # Nodes' files belong to the run, not to the home; a resumed run finds those it began with.
+        environment.setdefault(STATE_VARIABLE, str((resume or run_folder) / "state"))
         if resume is not None:
             environment[RESUME_VARIABLE] = str(resume)
         return environment

@@ -10,36 +10,38 @@ they were pushed; records are the client's own (changing them in place changes n
 
 from __future__ import annotations
 
-import pickle
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from logging import getLogger
 from multiprocessing import get_context
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from ..errors import ConfigError
 from ..wire import copy_content, records_from_tree, records_to_tree, round_trip
+from .client_call import CLIENT_RAISED, AppSource, check_pickles, reason_of, run_client
 from .faults import Fault, FaultScript
 from .flower_private import borrowed_identity, clone_message, drop_identity, empty_run, ensure_identity, set_metadata
-from .generators import derive_seed, seeded_call
+from .generators import derive_seed, generator_state, restore_generators, seeded_call
+from .node_state import export_files, restore_files
+from .node_state_files import state_root
 
 __all__ = ["LocalGrid"]
 
 log = getLogger(__name__)
 
-#: Flower's error codes for a client that raised and for a node that is gone.
-CLIENT_RAISED, NODE_UNAVAILABLE = 2, 5
+#: Flower's error code for a node that is gone.
+NODE_UNAVAILABLE = 5
 
-AppSource = ClientApp | Callable[[], ClientApp]
 Config = Mapping[str, bool | int | float | str]
 
 
@@ -87,19 +89,23 @@ class LocalGrid(Grid):
         run_config: the run config every client sees in its `Context`.
         seed: seeds the global generators of `random`, NumPy and torch for each client call, from (seed, node,
             its nth message); the caller's own streams are not disturbed. With a thread pool, global generators are
-            shared by all threads: clients that want to repeat exactly use their own generators there.
+            shared by all threads: the caller's streams are given back when `send_and_receive` returns, but clients
+            that want to repeat exactly use generators of their own.
         pool: `sequential`, `threads` or `processes`. Replies come back in the order the messages were pushed,
             whichever pool ran them.
         workers: size of the pool.
         serialise: every message and reply, and the state of every node, goes through Flower's own serialisation,
-            so that what would not travel fails here. Otherwise records are rebuilt over the same immutable bytes.
+            so that what would not travel fails here: the sender's raises, a client's is answered with an error.
+            Otherwise records are rebuilt over the same immutable bytes.
         script: faults to inject, see `Fault`.
-        raise_errors: raise what a client raised here and now instead of answering with an error, as a notebook wants.
+        raise_errors: raise what a client raised here and now instead of answering with an error, as a notebook wants;
+            sequential only.
         run_id: the run id that messages carry.
 
     Usable as a context manager; `close` ends the pool. Inside a running ClientApp it leaves Flower's process-global
     task identity as it found it.
 
+    >>> from flwr.clientapp import ClientApp
     >>> app = ClientApp()
     >>> @app.query()
     ... def query(message: Message, context: Context) -> Message:
@@ -135,8 +141,10 @@ class LocalGrid(Grid):
             raise ConfigError(f"pool = {pool!r}: expected 'sequential', 'threads' or 'processes'")
         if workers < 1:
             raise ConfigError(f"workers = {workers}: expected 1 or more")
+        if raise_errors and pool != "sequential":
+            raise ConfigError(f"raise_errors needs pool='sequential', got {pool!r}: a pool has nobody to raise to")
         if pool == "processes":
-            _check_pickles(app)
+            check_pickles(app)
         self._app = app
         self._seed = seed
         self._pool: Literal["sequential", "threads", "processes"] = pool
@@ -205,6 +213,16 @@ class LocalGrid(Grid):
 
         Silent nodes are not waited for: in process it is known that nothing more can come.
         """
+        if self._pool != "threads":
+            return self._exchange(messages, timeout)
+        messages = list(messages)
+        before = generator_state()
+        try:
+            return self._exchange(messages, timeout)
+        finally:
+            restore_generators(before)
+
+    def _exchange(self, messages: Iterable[Message], timeout: float | None) -> list[Message]:
         # One after the other: a caller's generator may build each message only when the one before has run.
         ids = list(self.push_messages(messages))
         end_s = None if timeout is None else time.monotonic() + timeout
@@ -244,7 +262,10 @@ class LocalGrid(Grid):
         self._node(node_id).online = True
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs: every node's memory and counters. Outstanding messages are not part of it."""
+        """What a checkpoint needs: every node's memory, files of `NodeState` included, and counters.
+
+        Outstanding messages are not part of it.
+        """
         return {
             "pushed": self._pushed,
             "nodes": {
@@ -252,6 +273,7 @@ class LocalGrid(Grid):
                     "state": records_to_tree(node.context.state),
                     "handled": node.handled,
                     "online": node.online,
+                    "files": self._files(node),
                 }
                 for node in self._nodes.values()
             },
@@ -272,9 +294,19 @@ class LocalGrid(Grid):
         for name, saved in state["nodes"].items():
             own[name].context.state = records_from_tree(saved["state"])
             own[name].handled, own[name].online = saved["handled"], saved["online"]
+            root = _state_root(own[name].context)
+            if saved["files"] is not None and root is not None:
+                restore_files(saved["files"], root)
+
+    def _files(self, node: _Node) -> Any:
+        root = _state_root(node.context)
+        return None if root is None else export_files(node.context.state, root)
 
     def close(self) -> None:
         """End the pool, wait for what runs, and give back the task identity. Safe to call twice."""
+        with self._changed:
+            for node in self._nodes.values():
+                node.waiting.clear()
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
@@ -347,17 +379,26 @@ class LocalGrid(Grid):
 
     def _call_here(self, job: _Job) -> tuple[Message, Context]:
         with borrowed_identity(), seeded_call(derive_seed(self._seed, job.node.key, job.nth)):
-            return _run_client(self._app, job.message, job.node.context, None, self._raise_errors)
+            return run_client(self._app, job.message, job.node.context, None, self._raise_errors)
 
     def _submit(self, job: _Job) -> None:
+        seed = derive_seed(self._seed, job.node.key, job.nth) if self._pool == "processes" else None
+        call = partial(run_client, self._app, job.message, job.node.context, seed)
+        with self._changed:
+            try:
+                job.future = self._ready_executor().submit(call)
+            except BrokenExecutor:  # a client took its worker process down; the others go on in a new pool
+                self._executor = None
+                job.future = self._ready_executor().submit(call)
+        job.future.add_done_callback(lambda future: self._done(job, future))
+
+    def _ready_executor(self) -> Executor:
         if self._executor is None:
             if self._pool == "threads":
                 self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="local-grid")
             else:
                 self._executor = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
-        seed = derive_seed(self._seed, job.node.key, job.nth) if self._pool == "processes" else None
-        job.future = self._executor.submit(_run_client, self._app, job.message, job.node.context, seed)
-        job.future.add_done_callback(lambda future: self._done(job, future))
+        return self._executor
 
     def _done(self, job: _Job, future: Future[tuple[Message, Context]]) -> None:
         if future.cancelled():
@@ -365,7 +406,7 @@ class LocalGrid(Grid):
         try:
             result = future.result()
         except Exception as error:  # a worker that died, or a context that does not pickle
-            result = self._error(job.message, job.order, CLIENT_RAISED, _reason(error)), job.node.context
+            result = self._error(job.message, job.order, CLIENT_RAISED, reason_of(error)), job.node.context
         self._finish(job, result)
         with self._changed:
             following = job.node.waiting.popleft() if job.node.waiting else None
@@ -376,11 +417,15 @@ class LocalGrid(Grid):
 
     def _finish(self, job: _Job, result: tuple[Message, Context]) -> None:
         reply, context = result
-        if self._serialise:
-            context.state = round_trip(context.state)
         set_metadata(reply, message_id=f"{self._run.run_id:016x}{job.order:047x}r")
         if self._serialise:
-            reply = round_trip(reply)
+            try:
+                reply, context.state = round_trip(reply), round_trip(context.state)
+            except Exception as error:
+                if self._raise_errors:
+                    raise
+                reason = f"the reply or the node's state does not travel ({reason_of(error)})"
+                reply = self._error(job.message, job.order, CLIENT_RAISED, reason)
         elif reply.has_content():
             reply = clone_message(reply, copy_content(reply.content))
         job.node.context = context
@@ -393,36 +438,5 @@ class LocalGrid(Grid):
         return reply
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _check_pickles(app: AppSource) -> None:
-    try:
-        pickle.dumps(app)
-    except Exception as error:
-        raise ConfigError(
-            f"pool = 'processes' needs an app that pickles ({_reason(error)}); "
-            "pass a function at the top of a module that makes the ClientApp"
-        ) from error
-
-
-def _run_client(
-    app: AppSource, message: Message, context: Context, seed: int | None, raise_errors: bool = False
-) -> tuple[Message, Context]:
-    """One call of the client, as a SuperNode would make it. Module level: the process pool pickles it by name."""
-    try:
-        client = app if isinstance(app, ClientApp) else app()
-        if seed is None:
-            reply = client(message, context)
-        else:
-            with seeded_call(seed):
-                reply = client(message, context)
-        if not isinstance(reply, Message):
-            raise TypeError(f"the client returned {type(reply).__name__}, expected Message(content, reply_to=message)")
-    except Exception as error:
-        if raise_errors:
-            raise
-        log.warning("node %s raised %s", context.node_config.get("partition-id", context.node_id), _reason(error))
-        reply = Message(Error(code=CLIENT_RAISED, reason=_reason(error)), reply_to=message)
-    return reply, context
+def _state_root(context: Context) -> Path | None:
+    return state_root(context.run_id, context.node_config, context.run_config)

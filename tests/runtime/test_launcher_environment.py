@@ -59,6 +59,7 @@ def test_the_app_is_told_its_run_folder_and_the_one_to_go_on_from() -> None:
     assert made[RUN_DIR_VARIABLE] == "/runs/one"
     assert made[RUNS_VARIABLE] == "/runs"
     assert made[RESUME_VARIABLE] == "/runs/zero"
+    assert made["FLOWER_EDGE_STATE"] == "/runs/zero/state", "a resumed run finds the nodes' files of its first part"
     assert made["MINE"] == "kept"
 
 

@@ -1,0 +1,1 @@
+"""fe_node_state: one node that counts, and a server that sees it come back after a restart."""

@@ -1,0 +1,1 @@
+"""fe_steps: training in whole messages and in slices."""

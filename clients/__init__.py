@@ -2,5 +2,6 @@
 
 from .edge import edge_app
 from .properties import answer_properties
+from .steps import StepMod, StepRange, request, step_mod, steps_of
 
-__all__ = ["answer_properties", "edge_app"]
+__all__ = ["StepMod", "StepRange", "answer_properties", "edge_app", "request", "step_mod", "steps_of"]

@@ -17,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from logging import getLogger
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from flower_edge.errors import ConfigError, ModelMismatch, NestingError, RoundFailed, WireError
+from flower_edge.errors import ConfigError, ModelMismatch, RoundFailed, WireError
 from flower_edge.rounds import Kind, Round
 from flower_edge.runtime.edge_rounds import EDGE_RECORD, WEIGHT_KEY, edge_order
 from flower_edge.runtime.wrapped_grid import announce
@@ -34,6 +34,7 @@ from flower_edge.wire import ModelSpec, cast_like, check_model, error_reason, mo
 from .cells import Cells, blocks
 from .layered import LayeredGrid
 from .loop import RoundReport, drive
+from .start_only import StartOnly
 from .tiers import CellTier, EdgeFactory, Tier
 
 __all__ = ["EdgeResult", "Hierarchical", "merge_edges"]
@@ -94,7 +95,7 @@ def merge_edges(results: Iterable[EdgeResult], spec: ModelSpec) -> ArrayRecord:
     return cast_like(record_of(merged), spec)
 
 
-class Hierarchical(Strategy):
+class Hierarchical(StartOnly):
     """Three tiers: a centre, edges, and their terminals.
 
     Args:
@@ -115,6 +116,11 @@ class Hierarchical(Strategy):
     Raises:
         ConfigError, NestingError: arguments that do not fit together.
     """
+
+    right_nesting = (
+        "a wrapper around Hierarchical, which brings its own loop; wrap the inner strategies: "
+        "Hierarchical(edge=lambda cell: Wrapper(FedAvg(), ...))"
+    )
 
     def __init__(
         self,
@@ -187,35 +193,6 @@ class Hierarchical(Strategy):
         """Inverse of `state_dict`."""
         self._edge_rounds_done = state["edge_rounds_done"]
         self.tier.load_state_dict(state["tier"])
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Refused: `Hierarchical` brings its own loop."""
-        _refuse_inside()
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Refused, as `configure_train`."""
-        _refuse_inside()
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Refused, as `configure_train`."""
-        _refuse_inside()
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Refused, as `configure_train`."""
-        _refuse_inside()
-
-
-def _refuse_inside() -> NoReturn:
-    raise NestingError(
-        "a wrapper around Hierarchical, which brings its own loop; wrap the inner strategies: "
-        "Hierarchical(edge=lambda cell: Wrapper(FedAvg(), ...))"
-    )
 
 
 class _Tiers:

@@ -7,7 +7,7 @@ Grid, so the strategy is not changed, subclassed or asked for anything it does n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -21,6 +21,7 @@ from flower_edge.runtime.wrapped_grid import WrappedGrid
 
 from .layers import Layer, check_order
 from .loop import FlatWork, drive
+from .start_only import StartOnly
 
 __all__ = ["Layered", "LayeredGrid"]
 
@@ -134,7 +135,7 @@ class LayeredGrid(WrappedGrid):
         self._narrowed = None
 
 
-class Layered(Strategy):
+class Layered(StartOnly):
     """Any Flower strategy, with layers between it and its nodes.
 
     Args:
@@ -155,6 +156,12 @@ class Layered(Strategy):
     ...
     flower_edge.errors.NestingError: Layered around Layered: list all layers in one, Layered(strategy, first, second)
     """
+
+    right_nesting = (
+        "a strategy around Layered, and layers act at the Grid, which only Layered.start can wrap; "
+        "put the wrapper inside: Layered(Wrapper(strategy, ...), layers), "
+        "for example Layered(DifferentialPrivacyServerSideFixedClipping(FedAvg(), ...), Metered())"
+    )
 
     def __init__(self, strategy: Strategy, *layers: Layer[Any]) -> None:
         for layer in layers:
@@ -219,41 +226,11 @@ class Layered(Strategy):
         """Inverse of `state_dict`."""
         load_strategy_state(self.strategy, state["strategy"])
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Refused: layers act at the Grid, which only `start` can wrap."""
-        _refuse_inside()
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Refused, as `configure_train`."""
-        _refuse_inside()
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Refused, as `configure_train`."""
-        _refuse_inside()
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Refused, as `configure_train`."""
-        _refuse_inside()
-
 
 def _known(options: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := set(options) - {"run", "resume"}:
         raise ConfigError(f"Layered.start got {sorted(unknown)}; its options beside Flower's are run= and resume=")
     return dict(options)
-
-
-def _refuse_inside() -> NoReturn:
-    raise NestingError(
-        "a strategy around Layered, and layers act at the Grid, which only Layered.start can wrap; "
-        "put the wrapper inside: Layered(Wrapper(strategy, ...), layers), "
-        "for example Layered(DifferentialPrivacyServerSideFixedClipping(FedAvg(), ...), Metered())"
-    )
 
 
 def refuse_layered_inside(strategy: Strategy) -> None:
@@ -268,17 +245,3 @@ def refuse_layered_inside(strategy: Strategy) -> None:
             name = type(strategy).__name__
             raise NestingError(f"{name} around Layered; put it inside: Layered({name}(strategy, ...), layers)")
         inner = getattr(inner, "strategy", None)
-
-
-def session_of(grid: Grid) -> LayeredGrid | None:
-    """The layered Grid, if this is one."""
-    return grid if isinstance(grid, LayeredGrid) else None
-
-
-def resume_refusal(strategy: Strategy) -> str | None:
-    """Why a run with this strategy could not be resumed, or `None`."""
-    try:
-        strategy_state(strategy)
-    except ResumeError as error:
-        return str(error)
-    return None

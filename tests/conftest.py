@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 
@@ -9,6 +10,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-import flwr.app  # noqa: E402, F401  Flower sets its logger's level when it is imported
+import flwr.app  # noqa: F401  Flower sets its logger's level when it is imported
 
 logging.getLogger("flwr").setLevel(logging.WARNING)
+
+
+def pytest_collection_finish() -> None:
+    """Some of Flower's strategies collect garbage in every round; what was imported need not be looked at again."""
+    gc.collect()
+    gc.freeze()

@@ -72,11 +72,14 @@ def human_bits(value_bits: float) -> str:
     '80 B'
     """
     value_bytes = value_bits / 8
-    for prefix in ("", "k", "M", "G", "T"):
-        if value_bytes < 1000 or prefix == "T":
-            return f"{value_bytes:.0f} B" if prefix == "" else f"{value_bytes:.1f} {prefix}B"
+    if round(value_bytes) < 1000:
+        return f"{value_bytes:.0f} B"
+    for prefix in ("k", "M", "G"):
         value_bytes /= 1000
-    raise AssertionError("unreachable")
+        # As it will be shown: 999.96 kB is 1.0 MB.
+        if round(value_bytes, 1) < 1000:
+            return f"{value_bytes:.1f} {prefix}B"
+    return f"{value_bytes / 1000:.1f} TB"
 
 
 def human_s(value_s: float) -> str:
@@ -85,9 +88,9 @@ def human_s(value_s: float) -> str:
     >>> human_s(0.0421), human_s(12.34), human_s(3723)
     ('42 ms', '12.3 s', '1 h 02 min')
     """
-    if value_s < 1:
+    if round(value_s * 1e3) < 1000:
         return f"{value_s * 1e3:.0f} ms"
-    if value_s < 60:
+    if round(value_s, 1) < 60:
         return f"{value_s:.1f} s"
     minutes, seconds = divmod(round(value_s), 60)
     if minutes < 60:

@@ -117,7 +117,7 @@ def cast_like(record: ArrayRecord, spec: ModelSpec) -> ArrayRecord:
         values = array.numpy()
         if np.issubdtype(wanted, np.integer) and np.issubdtype(values.dtype, np.floating):
             values = np.rint(values)
-        out[name] = Array(values.astype(wanted))
+        out[name] = Array(np.asarray(values.astype(wanted)))
     return ArrayRecord(out)
 
 
@@ -193,10 +193,8 @@ def copy_content(content: RecordDict) -> RecordDict:
     out = RecordDict()
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
-            # `Array` objects can be assigned to, so each receiver has its own.
-            out[name] = ArrayRecord(
-                {key: Array(array.dtype, tuple(array.shape), array.stype, array.data) for key, array in record.items()}
-            )
+            # Flower rebuilds every `Array` of the mapping, so each receiver has objects of its own.
+            out[name] = ArrayRecord(dict(record.items()))
         elif isinstance(record, MetricRecord):
             out[name] = MetricRecord({k: list(v) if isinstance(v, list) else v for k, v in record.items()})
         else:

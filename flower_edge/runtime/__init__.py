@@ -1,1 +1,76 @@
-"""TODO"""
+"""What Flower runs on here: Grids, the virtual clock, nodes' memory, the launcher. No strategy and no client.
+
+A name is imported from its module when it is first asked for: whoever wants `Device` alone waits for no database and
+for no Flower.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .devices import Device, Link, Work, draw_devices, draw_links
+    from .faults import Fault
+    from .grid_proxy import GridProxy
+    from .launcher import LaunchResult, launch
+    from .local_grid import LocalGrid
+    from .narrowed_grid import NarrowedGrid
+    from .node_state import Handover, NodeState
+    from .stepped_decisions import Change, Continue, Drop, Replace, StepEvent, Stop
+    from .stepped_grid import SteppedGrid
+    from .trips import Trip
+    from .virtual_clock import VirtualClock
+    from .wrapped_grid import WrappedGrid
+
+__all__ = [
+    "Change",
+    "Continue",
+    "Device",
+    "Drop",
+    "Fault",
+    "GridProxy",
+    "Handover",
+    "LaunchResult",
+    "Link",
+    "LocalGrid",
+    "NarrowedGrid",
+    "NodeState",
+    "Replace",
+    "StepEvent",
+    "SteppedGrid",
+    "Stop",
+    "Trip",
+    "VirtualClock",
+    "Work",
+    "WrappedGrid",
+    "draw_devices",
+    "draw_links",
+    "launch",
+]
+
+_MODULES = {
+    "devices": ("Device", "Link", "Work", "draw_devices", "draw_links"),
+    "faults": ("Fault",),
+    "grid_proxy": ("GridProxy",),
+    "launcher": ("LaunchResult", "launch"),
+    "local_grid": ("LocalGrid",),
+    "narrowed_grid": ("NarrowedGrid",),
+    "node_state": ("Handover", "NodeState"),
+    "stepped_decisions": ("Change", "Continue", "Drop", "Replace", "StepEvent", "Stop"),
+    "stepped_grid": ("SteppedGrid",),
+    "trips": ("Trip",),
+    "virtual_clock": ("VirtualClock",),
+    "wrapped_grid": ("WrappedGrid",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -23,8 +23,8 @@ from typing import Final
 
 from ..errors import LaunchError
 from ..store.places import RUN_DIR_VARIABLE, RUNS_VARIABLE, claim_below
-from .node_state_files import STATE_VARIABLE
 from .launcher_processes import MARKER
+from .node_state_files import STATE_VARIABLE
 
 __all__ = ["CONNECTION", "RESUME_VARIABLE", "WorkFolder", "answers", "claim_run_folder", "hold_port", "scripts_folder"]
 

@@ -1,0 +1,169 @@
+"""Public names are a promise: adding or dropping one is a decision, taken here and told in the changelog."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from source_tree import PACKAGES, ROOT
+
+PUBLIC = {
+    "flower_edge.strategies": {
+        "CellTier",
+        "Cells",
+        "Hierarchical",
+        "Identity",
+        "Layer",
+        "Layered",
+        "LayeredGrid",
+        "LocalTier",
+        "Metered",
+        "Stage",
+        "Tier",
+        "blocks",
+        "by_property",
+    },
+    "flower_edge.clients": {
+        "StepMod",
+        "StepRange",
+        "answer_properties",
+        "edge_app",
+        "request",
+        "step_mod",
+        "steps_of",
+    },
+    "flower_edge.runtime": {
+        "Change",
+        "Continue",
+        "Device",
+        "Drop",
+        "Fault",
+        "GridProxy",
+        "Handover",
+        "LaunchResult",
+        "Link",
+        "LocalGrid",
+        "NarrowedGrid",
+        "NodeState",
+        "Replace",
+        "StepEvent",
+        "SteppedGrid",
+        "Stop",
+        "Trip",
+        "VirtualClock",
+        "Work",
+        "WrappedGrid",
+        "draw_devices",
+        "draw_links",
+        "launch",
+    },
+    "flower_edge.data": {
+        "DATASETS",
+        "DATA_VARIABLE",
+        "FLOW_CLASSES",
+        "FLOW_FEATURES",
+        "SCHEMES",
+        "VOCABULARY",
+        "Arrivals",
+        "Dataset",
+        "Partition",
+        "characters",
+        "classes_per_node",
+        "decode",
+        "dirichlet",
+        "encode",
+        "iid",
+        "load_dataset",
+        "make_partition",
+        "network_traffic",
+        "one_class",
+        "plot_partition",
+        "power_law",
+        "shards",
+    },
+    "flower_edge.models": {
+        "MODELS",
+        "EvalResult",
+        "Model",
+        "NumpyMLP",
+        "Schedule",
+        "TrainResult",
+        "evaluate",
+        "get_arrays",
+        "make_model",
+        "set_arrays",
+        "train",
+    },
+    "flower_edge.store": {"Row", "RunFolder", "load_tree", "save_tree", "tree_from_bytes", "tree_to_bytes"},
+}
+#: Rooms without public names of their own: the command line is used, not imported.
+CLOSED = {"flower_edge", "flower_edge.cli"}
+
+
+@pytest.mark.parametrize("package", sorted(PUBLIC))
+def test_the_public_names_are_those_that_were_promised(package: str) -> None:
+    module = importlib.import_module(package)
+    assert set(module.__all__) == PUBLIC[package]
+    assert len(module.__all__) == len(set(module.__all__))
+
+
+@pytest.mark.parametrize("package", sorted(PUBLIC))
+def test_every_public_class_and_function_says_what_it_is(package: str) -> None:
+    module = importlib.import_module(package)
+    silent = []
+    for name in PUBLIC[package]:
+        value = getattr(module, name)
+        if not (inspect.isclass(value) or inspect.isfunction(value)):
+            continue
+        # A dataclass or Protocol gets a made-up docstring from Python: it must have one of its own.
+        own = inspect.getdoc(value) or ""
+        if not own or own.startswith(f"{name}("):
+            silent.append(name)
+            continue
+        if inspect.isclass(value):
+            silent += [
+                f"{name}.{member}"
+                for member, entry in vars(value).items()
+                if not member.startswith("_") and inspect.isroutine(entry) and not inspect.getdoc(entry)
+            ]
+    assert silent == []
+
+
+def test_every_package_of_the_library_is_in_the_list_above() -> None:
+    folders = {path.parent for folder in PACKAGES for path in (ROOT / folder).rglob("__init__.py")}
+    found = set()
+    for folder in folders:
+        first, *rest = folder.relative_to(ROOT).parts
+        found.add(".".join([PACKAGES[first], *rest]))
+    assert found == set(PUBLIC) | CLOSED
+
+
+def test_a_name_that_is_not_there_is_refused_and_the_public_ones_are_listed() -> None:
+    import flower_edge.runtime as runtime
+
+    with pytest.raises(AttributeError, match="'GridMock'"):
+        runtime.GridMock  # noqa: B018
+    assert set(runtime.__all__) <= set(dir(runtime))
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import flower_edge", ("flwr", "torch", "numpy", "sqlalchemy")),
+        ("import flower_edge.models", ("torch", "flwr")),
+        ("import flower_edge.data", ("torch", "sklearn", "matplotlib", "flwr")),
+        ("from flower_edge.runtime import Device, Link", ("torch", "sqlalchemy", "flwr.serverapp")),
+        ("from flower_edge.strategies import Hierarchical", ("torch", "ray")),
+        ("from flower_edge.clients import edge_app", ("torch", "ray")),
+    ],
+)
+def test_importing_a_room_does_not_import_what_it_may_not_need(
+    statement: str, absent: tuple[str, ...], tmp_path: Path
+) -> None:
+    script = f"import sys\n{statement}\nprint([name for name in {absent!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

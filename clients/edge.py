@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
 
-from flower_edge.errors import ProtocolError
+from flower_edge.errors import ProtocolError, ResumeError
 from flower_edge.runtime.edge_rounds import EDGE_RECORD, EdgeRounds
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.node_state import NodeState
@@ -48,17 +48,22 @@ def edge_app(
         if order is None:
             raise ProtocolError(f"an edge is driven by Hierarchical; this message has no {EDGE_RECORD!r} record")
         cell = str(order["cell"])
-        nodes = members(cell, context)
         memory = NodeState(context, f"edge-{cell}")
+        nodes = members(cell, context)
         with LocalGrid(terminals, nodes, run_config=context.run_config, seed=seed, run_id=context.run_id) as grid:
             rounds = EdgeRounds(cell, edge(cell), grid)
+            try:
+                rounds.state_dict()
+            except ResumeError as error:
+                raise ProtocolError(f"an edge in a ClientApp is made anew for every message: {error}") from None
             saved = memory.load()
-            if saved is not None:
+            if isinstance(saved, dict):
                 rounds.load_state_dict(saved["edge"])
                 grid.load_state_dict(saved["terminals"])
-            reply = rounds.handle(message)
-            memory.save({"edge": rounds.state_dict(), "terminals": grid.state_dict()})
-        return reply
+            try:
+                return rounds.handle(message)
+            finally:
+                memory.save({"edge": rounds.state_dict(), "terminals": grid.state_dict()})
 
     app.train(mods=list(mods))(handle)
     app.evaluate(mods=list(mods))(handle)

@@ -43,7 +43,14 @@ class NestingError(ConfigError):
 
 
 class ModelMismatch(EdgeError, ValueError):
-    """Arrays whose names, shapes or dtypes are not those of the model they are meant for."""
+    """Arrays whose names, shapes or dtypes are not those of the model they are meant for.
+
+    `asked` are the ids of the nodes that were asked, where it happened in a round.
+    """
+
+    def __init__(self, message: str, asked: frozenset[int] = frozenset()) -> None:
+        super().__init__(message)
+        self.asked = asked
 
 
 class StateError(EdgeError):

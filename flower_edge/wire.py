@@ -115,7 +115,7 @@ def cast_like(record: ArrayRecord, spec: ModelSpec) -> ArrayRecord:
             out[name] = array
             continue
         values = array.numpy()
-        if np.issubdtype(wanted, np.integer) and np.issubdtype(values.dtype, np.floating):
+        if (np.issubdtype(wanted, np.integer) or wanted == np.bool_) and np.issubdtype(values.dtype, np.floating):
             values = np.rint(values)
         out[name] = Array(np.asarray(values.astype(wanted)))
     return ArrayRecord(out)

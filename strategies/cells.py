@@ -14,15 +14,19 @@ from flwr.serverapp import Grid
 from flower_edge.errors import ConfigError
 from flower_edge.rounds import Round
 from flower_edge.runtime.grid_proxy import GridProxy
+from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.wrapped_grid import find
 
-__all__ = ["Cells", "blocks", "by_property"]
+__all__ = ["Cells", "blocks", "by_property", "place_of"]
 
 Cells = Callable[[Grid, Round], Mapping[str, list[int]]]
 
 
 def blocks(count: int, *, prefix: str = "edge") -> Cells:
-    """Cells of equal size, in the order in which the Grid lists its nodes; sizes differ by at most one.
+    """Cells of equal size, in the order of the nodes; sizes differ by at most one.
+
+    Where the Grid tells each node's `partition-id` and `num-partitions` (`GridProxy`, `LocalGrid`), a node stays in
+    its cell whoever else comes and goes. Elsewhere the nodes that are there are dealt anew.
 
     Args:
         count: how many cells, at least 1.
@@ -36,10 +40,31 @@ def blocks(count: int, *, prefix: str = "edge") -> Cells:
 
     def cells(grid: Grid, round: Round) -> Mapping[str, list[int]]:
         nodes = list(grid.get_node_ids())
-        parts = np.array_split(np.arange(len(nodes)), count)
-        return {f"{prefix}-{i}": [nodes[k] for k in part] for i, part in enumerate(parts)}
+        places = [place_of(grid, node) for node in nodes]
+        known = [place for place in places if place is not None]
+        if len(known) == len(nodes) and len({total for _, total in known}) == 1:
+            numbers, total = [number for number, _ in known], known[0][1]
+        else:
+            numbers, total = list(range(len(nodes))), len(nodes)
+        found: dict[str, list[int]] = {}
+        for i, part in enumerate(np.array_split(np.arange(total), count)):
+            members = set(part.tolist())
+            found[f"{prefix}-{i}"] = [node for node, k in zip(nodes, numbers, strict=True) if k in members]
+        return found
 
     return cells
+
+
+def place_of(grid: Grid, node: int) -> tuple[int, int] | None:
+    """A node's `partition-id` and `num-partitions`, where the Grid can tell."""
+    if (proxy := find(grid, GridProxy)) is not None:
+        config: Mapping[str, object] = proxy.properties(node)
+    elif (local := find(grid, LocalGrid)) is not None:
+        config = local.context_of(node).node_config
+    else:
+        return None
+    number, total = config.get("partition-id"), config.get("num-partitions")
+    return (number, total) if type(number) is int and type(total) is int and 0 <= number < total else None
 
 
 def by_property(name: str = "cell") -> Cells:

@@ -24,7 +24,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from flower_edge.errors import ConfigError, ModelMismatch, RoundFailed, WireError
+from flower_edge.errors import ConfigError, ModelMismatch, NestingError, RoundFailed, WireError
 from flower_edge.rounds import Kind, Round
 from flower_edge.runtime.edge_rounds import EDGE_RECORD, WEIGHT_KEY, edge_order
 from flower_edge.runtime.wrapped_grid import announce
@@ -41,6 +41,9 @@ __all__ = ["EdgeResult", "Hierarchical", "merge_edges"]
 
 log = getLogger("flwr.edge")
 
+#: What of a round's timeout the edges may use; the rest is for the hop between them and the centre.
+EDGE_SHARE_OF_TIMEOUT = 0.95
+
 
 @dataclass(frozen=True)
 class EdgeResult:
@@ -52,7 +55,7 @@ class EdgeResult:
         weight: n_e, 0 where `arrays` is `None`.
         metrics: aggregated metrics of its terminals.
         report: numbers of the edge's rounds.
-        trouble: why there is nothing to merge.
+        trouble: what went wrong; where there is nothing to merge, why.
     """
 
     cell: str
@@ -79,11 +82,13 @@ def merge_edges(results: Iterable[EdgeResult], spec: ModelSpec) -> ArrayRecord:
     edges = sorted((result for result in results if result.arrays is not None), key=lambda result: result.cell)
     if len(edges) == 1 and edges[0].arrays is not None:
         return cast_like(edges[0].arrays, spec)
-    if blob := next((name for name, (shape, dtype) in spec.items() if dtype == "uint8" and len(shape) == 1), None):
-        raise ConfigError(
-            f"{len(edges)} edges sent the byte string {blob!r}, and byte strings have no mean; "
-            "train Flower's XGBoost strategies in one cell"
-        )
+    for name, (shape, dtype) in spec.items():
+        lengths = {tuple(edge.arrays[name].shape) for edge in edges if edge.arrays is not None}
+        if dtype == "uint8" and len(shape) == 1 and (len(lengths) > 1 or len(spec) == 1):
+            raise ConfigError(
+                f"{len(edges)} edges sent the byte string {name!r}, and byte strings have no mean; "
+                "train Flower's XGBoost strategies in one cell"
+            )
     total = sum(edge.weight for edge in edges)
     merged: dict[str, np.ndarray[Any, Any]] = {}
     for name in spec:
@@ -166,6 +171,17 @@ class Hierarchical(StartOnly):
         Raises:
             RoundFailed: a cloud round to which no edge contributed.
         """
+        layered = grid if isinstance(grid, LayeredGrid) else None
+        if layered is not None and not self.tier.nodes_are_edges:
+            for layer in layered.layers:
+                if layer.narrows:
+                    name = type(layer).__name__
+                    raise NestingError(
+                        f"{name} around Hierarchical would narrow the edges, and these are no nodes of the Grid; "
+                        f"put it inside: Hierarchical(edge=lambda cell: Layered(FedAvg(), {name}(...)), ...)"
+                    )
+        self._edge_rounds_done = 0
+        self.tier.begin(recorded=run is not None)
         return drive(
             _Tiers(self, model_spec(initial_arrays)),
             grid,
@@ -201,6 +217,7 @@ class _Tiers:
     def __init__(self, strategy: Hierarchical, spec: ModelSpec) -> None:
         self.strategy = strategy
         self.spec = spec
+        self._cells: Mapping[str, int] = {}
 
     def train(
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
@@ -211,7 +228,7 @@ class _Tiers:
         good = [result for result in results if result.arrays is not None]
         for result in results:
             if result.arrays is None:
-                log.info("\tround %d: cell %s skipped: %s", number, result.cell, result.trouble)
+                log.warning("\tround %d: cell %s skipped: %s", number, result.cell, result.trouble)
         if not good:
             why = "; ".join(f"{result.cell}: {result.trouble}" for result in results) or "there are no cells"
             raise RoundFailed(f"round {number}: no edge contributed ({why})")
@@ -230,7 +247,11 @@ class _Tiers:
             metrics=_weighted_metrics(good),
             counts=counts,
             cells={result.cell: _row(result) for result in results},
-            events=[f"cell {result.cell} skipped: {result.trouble}" for result in results if result.arrays is None],
+            events=[
+                f"cell {result.cell}{' skipped' if result.arrays is None else ''}: {result.trouble}"
+                for result in results
+                if result.trouble
+            ],
         )
 
     def evaluate(
@@ -253,15 +274,17 @@ class _Tiers:
         # Layers around Hierarchical are about the centre's hop: the terminals are asked below them.
         layered = grid if isinstance(grid, LayeredGrid) else None
         base = grid.inner if isinstance(grid, LayeredGrid) else grid
-        cells = strategy.tier.cells(base, round)
+        if kind == "train":
+            self._cells = strategy.tier.cells(grid if strategy.tier.nodes_are_edges else base, round)
+        cells = self._cells
         # In `evaluate`, this cloud round's edge rounds are done already.
         first = strategy._edge_rounds_done + 1 - (strategy.edge_rounds if kind == "evaluate" else 0)
+        # All of an edge's rounds, and the way back, have to fit into the centre's time.
+        each_s = EDGE_SHARE_OF_TIMEOUT * timeout_s / (strategy.edge_rounds if kind == "train" else 1)
         config["server-round"] = number
         messages = []
         for cell, node in cells.items():
-            order = edge_order(
-                cell, number, first, strategy.edge_rounds, timeout_s / strategy.edge_rounds, strategy.seed
-            )
+            order = edge_order(cell, number, first, strategy.edge_rounds, each_s, strategy.seed)
             content = RecordDict({"arrays": arrays, "config": config, EDGE_RECORD: order})
             messages.append(Message(content, node, kind))
 
@@ -290,13 +313,14 @@ class _Tiers:
                 raise WireError(f"edge {cell} sent the weight {weight}; it is finite and not below 0")
             arrays = next(iter(reply.content.array_records.values()), None)
             if kind == "evaluate":
-                return EdgeResult(cell, None, weight, metrics, report, str(report.get("skipped", "")))
+                return EdgeResult(cell, None, weight, metrics, report, str(report.get("trouble", "")))
             if arrays is None or weight == 0:
-                return EdgeResult(cell, None, 0.0, metrics, report, str(report.get("skipped", "no model")))
+                return EdgeResult(cell, None, 0.0, metrics, report, str(report.get("trouble", "no model")))
             check_model(arrays, self.spec, sender=f"edge {cell}")
         except (WireError, ModelMismatch) as error:
             return EdgeResult(cell, None, 0.0, {}, report, str(error))
-        return EdgeResult(cell, cast_like(arrays, self.spec), weight, metrics, report)
+        trouble = str(report.get("trouble", ""))
+        return EdgeResult(cell, cast_like(arrays, self.spec), weight, metrics, report, trouble)
 
 
 def _total(results: Iterable[EdgeResult], name: str) -> float:
@@ -309,6 +333,9 @@ def _weighted_metrics(results: list[EdgeResult]) -> MetricRecord:
     merged: dict[str, Any] = {}
     for name in names:
         having = [result for result in results if name in result.metrics]
+        if len({np.shape(result.metrics[name]) for result in having}) > 1:
+            log.warning("metric %r has another length at every edge; it is left out", name)
+            continue
         weights = np.array([result.weight for result in having])
         values = np.array([result.metrics[name] for result in having], dtype=float)
         mean = np.tensordot(weights / weights.sum(), values, axes=1)

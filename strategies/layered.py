@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from flower_edge.errors import ConfigError, NestingError, ResumeError
-from flower_edge.rounds import Round
+from flower_edge.rounds import Kind, Round
 from flower_edge.runtime.narrowed_grid import Patience, minimum_nodes
 from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
 from flower_edge.runtime.wrapped_grid import WrappedGrid
@@ -32,15 +32,25 @@ class LayeredGrid(WrappedGrid):
     Args:
         inner: where the messages go.
         layers: from the strategy to the wire.
-        patience: ends endless waiting for nodes that a layer narrowed away.
+        timeout_s: how long somebody may ask for nodes that a layer has narrowed away; `None` is for ever, as in
+            Flower. Where no layer narrows it is always for ever.
+        minimum: how many nodes the strategy needs in an exchange of a kind, for the error.
     """
 
-    def __init__(self, inner: Grid, layers: Iterable[Layer[Any]], patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        inner: Grid,
+        layers: Iterable[Layer[Any]],
+        timeout_s: float | None = None,
+        minimum: Callable[[Kind], int] = lambda kind: 1,
+    ) -> None:
         super().__init__(inner)
         self.layers = tuple(layers)
         self.states: list[Any] = [layer.init() for layer in self.layers]
         self.round = Round(0)
-        self._patience = patience or Patience(None)
+        narrows = any(layer.narrows for layer in self.layers)
+        self._patience = Patience(timeout_s if narrows else None, label="the federation, as its layers narrowed it,")
+        self._minimum = minimum
         self._narrowed: tuple[Round, tuple[int, ...], list[int]] | None = None
 
     # -- told by whoever runs the rounds
@@ -48,6 +58,7 @@ class LayeredGrid(WrappedGrid):
     def announced(self, round: Round) -> None:
         """A round begins."""
         self.round = round
+        self._patience.minimum = self._minimum(round.kind)
         self._patience.reset()
 
     def merged(self, round: Round, before: ArrayRecord, after: ArrayRecord) -> ArrayRecord:
@@ -90,7 +101,11 @@ class LayeredGrid(WrappedGrid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that have arrived, through the layers."""
-        return self._inbound(list(self.inner.pull_messages(list(message_ids))))
+        replies = list(self.inner.pull_messages(list(message_ids)))
+        if not replies:
+            return []
+        self._patience.reset()
+        return self._inbound(replies)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages through the layers and wait for their replies."""
@@ -147,8 +162,10 @@ class Layered(StartOnly):
 
     A strategy with Flower's own `start` gets flower-edge's copy of that loop, which can stop early, record and resume;
     one that brings its own is started on the layered Grid. With no layer, or `Identity()`, the model is bit for bit
-    that of the strategy alone, but for one case: a training round from which only errors came back raises
-    `RoundFailed` instead of silently keeping the old model.
+    that of the strategy alone, but where something went wrong: a training round from which only errors came back
+    raises `RoundFailed` instead of silently keeping the old model, and a node whose arrays are not the model's is
+    named in a `ModelMismatch`, also where NumPy would have broadcast them. A strategy that brings its own `start`
+    keeps its own ways.
 
     >>> from flwr.serverapp.strategy import FedAvg
     >>> Layered(Layered(FedAvg()))
@@ -200,11 +217,10 @@ class Layered(StartOnly):
 
         Raises:
             RoundFailed: a training round from which nothing usable came back.
-            NotEnoughNodes: a layer narrowed the nodes below the strategy's minimums for longer than `timeout`.
+            NotEnoughNodes: a layer narrows, and the strategy waited for nodes for longer than `timeout`.
             ResumeError: the checkpoint is not one of this strategy, these layers or this grid.
         """
-        patience = Patience(timeout, minimum_nodes(self.strategy), "the narrowed federation")
-        layered = LayeredGrid(grid, self.layers, patience)
+        layered = LayeredGrid(grid, self.layers, timeout, lambda kind: minimum_nodes(self.strategy, kind))
         arguments = (initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
         if type(self.strategy).start is not Strategy.start:
             return self.strategy.start(layered, *arguments, **options)

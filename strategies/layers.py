@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
-from flower_edge.errors import NestingError, ResumeError
+from flower_edge.errors import NestingError
 from flower_edge.rounds import Round
 
 __all__ = ["Identity", "Layer", "Stage", "check_order"]
@@ -44,7 +44,7 @@ class Layer(Generic[State]):
         return None  # type: ignore[return-value]
 
     def narrow(self, state: State, round: Round, grid: Grid, nodes: list[int]) -> tuple[list[int], State]:
-        """Who can be sampled in this round: some of `nodes`, asked once per round and set of nodes.
+        """Who can be sampled in this round: some of `nodes`, asked once per exchange and set of nodes.
 
         Narrowing happens before the strategy samples. Dropping messages afterwards would break its own minimums.
         """
@@ -55,7 +55,7 @@ class Layer(Generic[State]):
         return messages, state
 
     def inbound(self, state: State, round: Round, replies: list[Message]) -> tuple[list[Message], State]:
-        """Replies on their way to the strategy, errors among them."""
+        """Replies on their way to the strategy, errors among them; as many calls as there were batches of them."""
         return replies, state
 
     def merged(self, state: State, round: Round, before: ArrayRecord, after: ArrayRecord) -> tuple[ArrayRecord, State]:
@@ -71,17 +71,20 @@ class Layer(Generic[State]):
         return {}
 
     def dump(self, state: State) -> Any:
-        """The state as nested dicts and lists of plain values and arrays, for a checkpoint."""
-        if not _plain(state):
-            raise ResumeError(
-                f"{type(self).__name__} keeps a {type(state).__name__} as its state; "
-                "give the layer dump(state) and load(saved) so that it can be part of a checkpoint"
-            )
+        """The state as nested dicts and lists of plain values and arrays, for a checkpoint.
+
+        Override it, and `load`, where the state is anything else; a checkpoint refuses it by its place.
+        """
         return state
 
     def load(self, saved: Any) -> State:
         """Inverse of `dump`."""
         return saved  # type: ignore[no-any-return]
+
+    @property
+    def narrows(self) -> bool:
+        """Whether this layer has a say in who can be sampled."""
+        return type(self).narrow is not Layer.narrow
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -89,16 +92,6 @@ class Layer(Generic[State]):
 
 class Identity(Layer[None]):
     """Changes nothing. Every Flower strategy is bit for bit itself with it."""
-
-
-def _plain(value: Any) -> bool:
-    import numpy as np
-
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str | int) and _plain(entry) for key, entry in value.items())
-    if isinstance(value, list | tuple):
-        return all(_plain(entry) for entry in value)
-    return value is None or isinstance(value, bool | int | float | str | bytes | np.ndarray)
 
 
 def check_order(layers: Sequence[Layer[Any]]) -> None:

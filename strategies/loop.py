@@ -17,14 +17,14 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from flower_edge.errors import ConfigError, ResumeError
+from flower_edge.errors import ConfigError, ModelMismatch, ResumeError
 from flower_edge.rounds import Round
 from flower_edge.runtime.exchange import evaluate_once, train_once
 from flower_edge.runtime.generators import generator_state, restore_generators
 from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
 from flower_edge.runtime.wrapped_grid import chain, grid_state, load_grid_state
 from flower_edge.store.run_folder import RunFolder
-from flower_edge.wire import arrays_of, records_from_tree, records_to_tree
+from flower_edge.wire import arrays_of, check_model, model_spec, records_from_tree, records_to_tree
 
 __all__ = ["FlatWork", "RoundReport", "Work", "drive"]
 
@@ -137,6 +137,9 @@ def drive(
     if resume:
         first, arrays = session.restore(result, initial_arrays)
         log.info("Resuming at round %d", first)
+        if first > 1 and (reason := session.stop(Round(first - 1))):
+            log.info("It had stopped after round %d: %s", first - 1, reason)
+            return result
     else:
         if run is not None:
             session.check_resumable()
@@ -273,12 +276,10 @@ class _Session:
             raise ResumeError(f"{path} has schema {tree.get('schema')!r}, this version reads {CHECKPOINT_SCHEMA!r}")
         arrays = records_from_tree(tree["arrays"])["arrays"]
         assert isinstance(arrays, ArrayRecord)
-        if set(arrays) != set(initial_arrays):
-            raise ResumeError(
-                f"the checkpoint's model has the arrays {sorted(arrays)[:4]}…, "
-                f"this run's has {sorted(initial_arrays)[:4]}…; "
-                "resume with the model the run began with"
-            )
+        try:
+            check_model(arrays, model_spec(initial_arrays), sender="the checkpoint")
+        except ModelMismatch as error:
+            raise ResumeError(f"{error}; resume with the model the run began with") from None
         saved = records_from_tree(tree["configs"])
         for name, record in self.configs.items():
             record.clear()

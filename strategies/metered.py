@@ -41,7 +41,7 @@ class Metered(Layer[tuple[Ledger, Ledger]]):
     ) -> tuple[list[Message], tuple[Ledger, Ledger]]:
         """Count downwards; a training exchange begins a new round's ledger."""
         now, before = state
-        if round.kind == "train" and round.edge <= 1:
+        if messages and round.kind == "train" and round.edge <= 1:
             now, before = Ledger(), before + now
         sent = Ledger(down_bits=sum(map(self._bits, messages)), down_messages=len(messages))
         return messages, (now + sent, before)
@@ -49,16 +49,13 @@ class Metered(Layer[tuple[Ledger, Ledger]]):
     def inbound(
         self, state: tuple[Ledger, Ledger], round: Round, replies: list[Message]
     ) -> tuple[list[Message], tuple[Ledger, Ledger]]:
-        """Count upwards. An error carries no payload; it is counted as failed."""
+        """Count upwards. An error carries no payload."""
         now, before = state
         good = [reply for reply in replies if not reply.has_error()]
-        came = Ledger(
-            up_bits=sum(map(self._bits, good)), up_messages=len(good), failed_messages=len(replies) - len(good)
-        )
-        return replies, (now + came, before)
+        return replies, (now + Ledger(up_bits=sum(map(self._bits, good)), up_messages=len(good)), before)
 
     def metrics(self, state: tuple[Ledger, Ledger]) -> Mapping[str, float]:
-        """This round's traffic, and that of the whole run so far."""
+        """This round's traffic, and that of the whole run so far. Failed is what brought an error, or nothing yet."""
         now, before = state
         total = now + before
         return {
@@ -66,7 +63,7 @@ class Metered(Layer[tuple[Ledger, Ledger]]):
             "up_bits": now.up_bits,
             "down_messages": now.down_messages,
             "up_messages": now.up_messages,
-            "failed_messages": now.failed_messages,
+            "failed_messages": now.down_messages - now.up_messages,
             "total_down_bits": total.down_bits,
             "total_up_bits": total.up_bits,
         }

@@ -16,6 +16,7 @@ Source: Liu, Zhang, Song, Letaief, "Client-edge-cloud hierarchical federated lea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
@@ -23,13 +24,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from ..errors import ProtocolError, RoundFailed
+from ..errors import EdgeError, NestingError, ProtocolError
 from ..rounds import Kind, Round
 from ..wire import cast_like, check_model, model_spec
 from .exchange import evaluate_once, train_once
-from .narrowed_grid import minimum_nodes
+from .narrowed_grid import NarrowedGrid, Patience, minimum_nodes
 from .strategy_state import load_strategy_state, strategy_state
-from .wrapped_grid import WrappedGrid, chain, grid_state, load_grid_state
+from .wrapped_grid import announce, chain, grid_state, load_grid_state
 
 __all__ = ["EDGE_RECORD", "WEIGHT_KEY", "EdgeRounds", "edge_order"]
 
@@ -37,6 +38,8 @@ log = getLogger(__name__)
 
 #: Record of a centre's message that tells the edge what to do, and of an edge's reply that tells how it went.
 EDGE_RECORD = "flower-edge.edge"
+#: Version of both records.
+SCHEMA = "flower-edge.edge/1"
 #: n_e in the reply's metrics.
 WEIGHT_KEY = "num-examples"
 
@@ -51,7 +54,7 @@ def edge_order(
     """
     order = ConfigRecord(
         {
-            "schema": "flower-edge.edge/1",
+            "schema": SCHEMA,
             "cell": cell,
             "cloud-round": cloud_round,
             "first-edge-round": first_edge_round,
@@ -72,6 +75,9 @@ class EdgeRounds:
         strategy: any Flower strategy, or `Layered` around one. It lives as long as the edge: momentum and layer
             states carry over from one cloud round to the next.
         grid: the edge's own terminals.
+
+    Raises:
+        NestingError: a strategy that brings its own `start`: an edge runs one round at a time.
     """
 
     def __init__(self, cell: str, strategy: Strategy, grid: Grid) -> None:
@@ -79,100 +85,125 @@ class EdgeRounds:
         # `Layered` acts at the Grid: it opens a session around the edge's own and hands back what it wraps.
         session = getattr(strategy, "session", None)
         opened: tuple[Strategy, Grid] = session(grid) if session is not None else (strategy, grid)
-        self.strategy, self.grid = opened
-        self._terminals = grid
+        self.strategy, self.layered = opened
+        if type(self.strategy).start is not Strategy.start:
+            name = type(self.strategy).__name__
+            raise NestingError(
+                f"cell {cell}: {name} brings its own start, and an edge runs one round at a time; "
+                f"use one of Flower's strategies inside, or start {name} by itself"
+            )
+        self._guard = NarrowedGrid(self.layered, None)
+        self._below = len(list(chain(grid)))
+        # What the centre last said, and what the inner strategy has made of it.
+        self._told: dict[str, dict[str, Any]] = {"train": {}, "evaluate": {}}
+        self._configs = {"train": ConfigRecord(), "evaluate": ConfigRecord()}
 
     def handle(self, message: Message) -> Message:
-        """Answer a `train` or `evaluate` message from the centre."""
-        order = message.content.config_records.get(EDGE_RECORD)
-        if order is None or order.get("schema") != "flower-edge.edge/1":
+        """Answer a `train` or `evaluate` message from the centre.
+
+        Raises:
+            ProtocolError: not a message of a centre.
+        """
+        record = message.content.config_records.get(EDGE_RECORD)
+        if record is None or record.get("schema") != SCHEMA:
             raise ProtocolError(
-                f"cell {self.cell} got a message without a {EDGE_RECORD!r} record of schema 'flower-edge.edge/1'; "
+                f"cell {self.cell} got a message without a {EDGE_RECORD!r} record of schema {SCHEMA!r}; "
                 "an edge is driven by Hierarchical, of the same flower-edge version"
             )
+        order = _Order.read(record)
+        name, arrays = next(iter(message.content.array_records.items()))
+        config = self._config("train" if message.metadata.message_type == "train" else "evaluate", message)
         if message.metadata.message_type == "train":
-            return self._train(message, order)
-        return self._evaluate(message, order)
+            answer = self._train(order, name, arrays, config)
+        else:
+            answer = self._evaluate(order, arrays, config)
+        return Message(answer, reply_to=message)
 
     def state_dict(self) -> dict[str, Any]:
-        """The inner strategy's state and that of the layers around this edge's terminals."""
-        return {"strategy": strategy_state(self.strategy), "layers": self._layer_state()}
+        """The inner strategy's state, that of the layers around this edge's terminals, and the configs."""
+        return {
+            "strategy": strategy_state(self.strategy),
+            # The terminals' own grid is saved by whoever owns it, once, and not with every edge.
+            "layers": grid_state(self.layered, below=self._below),
+            "told": {kind: dict(values) for kind, values in self._told.items()},
+            "configs": {kind: dict(config.items()) for kind, config in self._configs.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
         load_strategy_state(self.strategy, state["strategy"])
-        if state["layers"]:
-            load_grid_state(self.grid, state["layers"])
+        load_grid_state(self.layered, state["layers"], below=self._below)
+        self._told = {kind: dict(values) for kind, values in state["told"].items()}
+        self._configs = {kind: ConfigRecord(dict(values)) for kind, values in state["configs"].items()}
 
-    def _layer_state(self) -> dict[str, Any]:
-        # The terminals' own grid is saved by whoever owns it, once, and not with every edge.
-        below = len(list(chain(self._terminals)))
-        return {name: value for name, value in grid_state(self.grid).items() if int(name.partition(":")[0]) >= below}
-
-    def _arrays(self, message: Message) -> tuple[str, ArrayRecord]:
-        name, arrays = next(iter(message.content.array_records.items()))
-        return name, arrays
-
-    def _config(self, message: Message) -> ConfigRecord:
+    def _config(self, kind: Kind, message: Message) -> ConfigRecord:
+        """The inner strategy's own config. What it writes there stays, as in Flower's loop, until the centre says
+        something else about that key."""
+        said: dict[str, Any] = {}
         for name, record in message.content.config_records.items():
             if name != EDGE_RECORD:
-                return ConfigRecord(dict(record.items()))
-        return ConfigRecord()
+                said = dict(record.items())
+        config, told = self._configs[kind], self._told[kind]
+        for key in told.keys() - said.keys():
+            config.pop(key, None)
+        for key, value in said.items():
+            if key not in told or told[key] != value:
+                config[key] = value
+        self._told[kind] = said
+        return config
 
-    def _too_few(self, kind: Kind) -> str:
-        have, need = len(list(self.grid.get_node_ids())), minimum_nodes(self.strategy, kind)
-        if have >= need:
-            return ""
-        return f"{have} of the {need} terminals its {type(self.strategy).__name__} needs"
+    def _begin(self, order: _Order, round: Round) -> str:
+        """Tell everybody which round it is; why it cannot take place, if so."""
+        need = minimum_nodes(self.strategy, round.kind)
+        self._guard.patience = Patience(order.timeout_s, need, f"cell {self.cell}")
+        announce(self._guard, round)
+        have = len(list(self._guard.get_node_ids()))
+        return "" if have >= need else f"{have} of the {need} terminals its {type(self.strategy).__name__} needs"
 
-    def _train(self, message: Message, order: ConfigRecord) -> Message:
-        name, arrays = self._arrays(message)
+    def _train(self, order: _Order, name: str, arrays: ArrayRecord, config: ConfigRecord) -> RecordDict:
         spec = model_spec(arrays)
-        config = self._config(message)
-        seed, timeout_s = order.get("seed"), float(order["timeout-s"])  # type: ignore[arg-type]
         weights: dict[int, float] = {}
         asked: set[int] = set()
         metrics: MetricRecord | None = None
         trained = failed = sent = 0
         trouble = ""
-        for k in range(int(order["edge-rounds"])):  # type: ignore[arg-type]
-            round = Round(int(order["cloud-round"]), k + 1, self.cell, "train")  # type: ignore[arg-type]
-            if short := self._too_few("train"):
-                trouble = short
+        for k in range(order.edge_rounds):
+            round = Round(order.cloud_round, k + 1, self.cell, "train")
+            if trouble := self._begin(order, round):
                 break
             try:
                 done = train_once(
                     self.strategy,
-                    self.grid,
+                    self._guard,
                     round,
-                    int(order["first-edge-round"]) + k,  # type: ignore[arg-type]
+                    order.first_edge_round + k,
                     arrays,
                     config,
-                    timeout_s=timeout_s,
-                    seed=None if seed is None else int(seed),  # type: ignore[arg-type]
+                    timeout_s=order.timeout_s,
+                    seed=order.seed,
                 )
-            except RoundFailed as error:
-                log.warning("%s", error)
-                trouble = str(error)
-                asked |= error.asked
-                sent, failed = sent + len(error.asked), failed + len(error.asked)
+                if done.arrays is not None:
+                    check_model(done.arrays, spec, sender=f"cell {self.cell}'s {type(self.strategy).__name__}")
+            except Exception as error:
+                # What the rounds before have brought is kept; the centre is told the rest.
+                trouble = str(error) if isinstance(error, EdgeError) else f"{type(error).__name__}: {error}"
+                log.warning("cell %s: %s", self.cell, trouble)
+                lost: frozenset[int] = getattr(error, "asked", frozenset())
+                asked, sent, failed = asked | lost, sent + len(lost), failed + len(lost)
                 break
             asked |= done.asked
             sent, failed = sent + done.sent, failed + done.failed
             if done.arrays is None:
                 trouble = f"its {type(self.strategy).__name__} made no model of {len(done.weights)} replies"
                 continue
-            merge = getattr(self.grid, "merged", None)
-            arrays = merge(round, arrays, done.arrays) if merge is not None else done.arrays
+            merge = getattr(self.layered, "merged", None)
+            arrays = done.arrays if merge is None else merge(round, arrays, done.arrays)
             weights |= done.weights
             metrics = done.metrics
             trained += 1
 
-        answer = RecordDict()
-        report = ConfigRecord(
+        report = self._report(
             {
-                "schema": "flower-edge.edge/1",
-                "cell": self.cell,
                 "edge-rounds-done": trained,
                 "nodes-sampled": len(asked),
                 "nodes-replied": len(weights),
@@ -181,45 +212,58 @@ class EdgeRounds:
             }
         )
         numbers = MetricRecord(dict(metrics.items()) if metrics is not None else {})
+        numbers[WEIGHT_KEY] = sum(weights.values()) if trained else 0.0
+        answer = RecordDict({"metrics": numbers, EDGE_RECORD: report})
         if trained:
-            check_model(arrays, spec, sender=f"cell {self.cell}'s {type(self.strategy).__name__}")
             answer[name] = cast_like(arrays, spec)
-            numbers[WEIGHT_KEY] = sum(weights.values())
-        else:
-            numbers[WEIGHT_KEY] = 0.0
-            report["skipped"] = trouble or "nothing to train"
-        self._add_layer_metrics(report)
-        answer["metrics"] = numbers
-        answer[EDGE_RECORD] = report
-        return Message(answer, reply_to=message)
+        if trouble:
+            report["trouble"] = trouble
+        return answer
 
-    def _evaluate(self, message: Message, order: ConfigRecord) -> Message:
-        _, arrays = self._arrays(message)
-        round = Round(int(order["cloud-round"]), int(order["edge-rounds"]), self.cell, "evaluate")  # type: ignore[arg-type]
-        report = ConfigRecord({"schema": "flower-edge.edge/1", "cell": self.cell})
+    def _evaluate(self, order: _Order, arrays: ArrayRecord, config: ConfigRecord) -> RecordDict:
+        round = Round(order.cloud_round, order.edge_rounds, self.cell, "evaluate")
+        if trouble := self._begin(order, round):
+            report = self._report({"trouble": trouble})
+            return RecordDict({"metrics": MetricRecord({WEIGHT_KEY: 0.0}), EDGE_RECORD: report})
+        done = evaluate_once(
+            self.strategy,
+            self._guard,
+            round,
+            order.first_edge_round + order.edge_rounds - 1,
+            arrays,
+            config,
+            timeout_s=order.timeout_s,
+            seed=order.seed,
+        )
         numbers = MetricRecord({WEIGHT_KEY: 0.0})
-        seed = order.get("seed")
-        if short := self._too_few("evaluate"):
-            report["skipped"] = short
-        else:
-            done = evaluate_once(
-                self.strategy,
-                self.grid,
-                round,
-                int(order["first-edge-round"]) + int(order["edge-rounds"]) - 1,  # type: ignore[arg-type]
-                arrays,
-                self._config(message),
-                timeout_s=float(order["timeout-s"]),  # type: ignore[arg-type]
-                seed=None if seed is None else int(seed),  # type: ignore[arg-type]
-            )
-            if done.metrics is not None:
-                numbers = MetricRecord({**dict(done.metrics.items()), WEIGHT_KEY: done.weight})
-            report["messages"], report["messages-failed"] = done.sent, done.failed
-        self._add_layer_metrics(report)
-        return Message(RecordDict({"metrics": numbers, EDGE_RECORD: report}), reply_to=message)
+        if done.metrics is not None:
+            numbers = MetricRecord({**dict(done.metrics.items()), WEIGHT_KEY: done.weight})
+        report = self._report({"messages": done.sent, "messages-failed": done.failed})
+        return RecordDict({"metrics": numbers, EDGE_RECORD: report})
 
-    def _add_layer_metrics(self, report: ConfigRecord) -> None:
-        measured = getattr(self.grid, "metrics", None) if isinstance(self.grid, WrappedGrid) else None
-        if measured is not None:
-            for name, value in measured().items():
-                report[name] = value
+    def _report(self, values: Mapping[str, Any]) -> ConfigRecord:
+        measured = getattr(self.layered, "metrics", None)
+        layers = {} if measured is None else measured()
+        return ConfigRecord({"schema": SCHEMA, "cell": self.cell, **values, **layers})
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What the centre wants, as `edge_order` wrote it."""
+
+    cloud_round: int
+    first_edge_round: int
+    edge_rounds: int
+    timeout_s: float
+    seed: int | None
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> _Order:
+        seed = record.get("seed")
+        return cls(
+            int(record["cloud-round"]),
+            int(record["first-edge-round"]),
+            int(record["edge-rounds"]),
+            float(record["timeout-s"]),
+            None if seed is None else int(seed),
+        )

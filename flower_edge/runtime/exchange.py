@@ -6,7 +6,7 @@ saves or evaluates centrally.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from logging import getLogger
@@ -17,9 +17,10 @@ from flwr.serverapp.strategy import Strategy
 
 from ..errors import ModelMismatch, RoundFailed, WireError
 from ..rounds import Round
-from ..wire import check_model, error_reason, model_spec, weight_of
+from ..wire import check_model, copy_content, error_reason, model_spec, weight_of
+from .flower_private import clone_message
 from .generators import derive_seed, seeded_call
-from .strategy_state import innermost
+from .strategy_state import STATE, innermost
 from .wrapped_grid import announce
 
 __all__ = ["Evaluated", "Trained", "evaluate_once", "train_once"]
@@ -101,35 +102,48 @@ def train_once(
             global streams are left alone; otherwise they draw from the global ones, as Flower does.
 
     Raises:
-        RoundFailed: messages were sent and nothing but errors, or nothing at all, came back.
-        ModelMismatch: aggregation failed, and a node's arrays are not the model's; names both.
+        RoundFailed: messages were sent and nothing but errors, or nothing at all, came back; or the strategy could
+            not merge what came.
+        ModelMismatch: a node's arrays are not the model's; names both.
     """
     announce(grid, round)
     with _sampling(seed, "configure", round.cell, server_round):
-        messages = list(strategy.configure_train(server_round, arrays, config, grid))
+        messages = _listed(strategy.configure_train(server_round, arrays, config, grid))
     replies = list(grid.send_and_receive(messages, timeout=timeout_s))
     good = [reply for reply in replies if not reply.has_error()]
     asked = frozenset(message.metadata.dst_node_id for message in messages)
     if messages and not good:
         raise RoundFailed(_nothing_usable(round, len(messages), replies, timeout_s), asked)
+    if type(innermost(strategy)) in STATE:
+        # Flower's own strategies add whatever NumPy broadcasts. Others may want replies unlike the model.
+        _check_replies(round, good, arrays, asked)
     with _sampling(seed, "aggregate", round.cell, server_round):
         try:
             merged, metrics = strategy.aggregate_train(server_round, replies)
         except Exception as error:
-            # Flower names neither the node nor the array; a strategy may also want replies unlike the model.
-            _blame(round, good, arrays, error)
-            raise
+            _check_replies(round, good, arrays, asked)
+            name = type(innermost(strategy)).__name__
+            raise RoundFailed(
+                f"{round}: {name} could not merge {len(good)} replies: {type(error).__name__}: {error}", asked
+            ) from error
     return Trained(merged, metrics, _weights(strategy, good), asked, len(messages), len(messages) - len(good))
 
 
-def _blame(round: Round, replies: list[Message], arrays: ArrayRecord, error: Exception) -> None:
+def _listed(messages: Iterable[Message]) -> list[Message]:
+    if isinstance(messages, list | tuple):
+        return list(messages)
+    # A generator may go on changing the one content its messages share; each is sent as it was when it was made.
+    return [clone_message(message, copy_content(message.content)) for message in messages]
+
+
+def _check_replies(round: Round, replies: list[Message], arrays: ArrayRecord, asked: frozenset[int]) -> None:
     spec = model_spec(arrays)
     for reply in replies:
         for record in reply.content.array_records.values():
             try:
                 check_model(record, spec, sender=f"{round}: node {reply.metadata.src_node_id}")
             except ModelMismatch as mismatch:
-                raise mismatch from error
+                raise ModelMismatch(str(mismatch), asked) from None
 
 
 def evaluate_once(
@@ -149,7 +163,7 @@ def evaluate_once(
     """
     announce(grid, round)
     with _sampling(seed, "configure evaluation", round.cell, server_round):
-        messages = list(strategy.configure_evaluate(server_round, arrays, config, grid))
+        messages = _listed(strategy.configure_evaluate(server_round, arrays, config, grid))
     replies = list(grid.send_and_receive(messages, timeout=timeout_s))
     good = [reply for reply in replies if not reply.has_error()]
     if messages and not good:

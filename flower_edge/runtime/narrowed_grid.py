@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedXgbCyclic, Strategy
 
 from ..errors import NotEnoughNodes
-from ..rounds import Kind
+from ..rounds import Kind, Round
 from .strategy_state import innermost
 from .wrapped_grid import WrappedGrid
 
@@ -42,11 +42,13 @@ def minimum_nodes(strategy: Strategy, kind: Kind = "train") -> int:
 
 
 class Patience:
-    """Raises when somebody keeps asking for nodes that do not come.
+    """Ends endless waiting: raises when somebody asks for nodes again and again and sends nothing.
+
+    How many nodes would be enough is known to nobody but the one who asks, so it is not the count that decides.
 
     Args:
         deadline_s: how long, from the first question after `reset`; `None` waits for ever, as Flower does.
-        minimum: how many nodes would be enough.
+        minimum: how many nodes the strategy says it needs, for the error.
         label: what the nodes belong to, for the error.
         clock: seconds, monotonic.
     """
@@ -63,29 +65,30 @@ class Patience:
         self.label = label
         self._clock = clock
         self._since_s: float | None = None
+        self._questions = 0
 
     def reset(self) -> None:
-        """Something was sent: the next question starts a new wait."""
-        self._since_s = None
+        """A round began, or something was sent: the next question starts a new wait."""
+        self._since_s, self._questions = None, 0
 
     def asked(self, count: int) -> None:
         """Somebody asked, and was shown `count` nodes.
 
         Raises:
-            NotEnoughNodes: still fewer than the minimum after the deadline.
+            NotEnoughNodes: asked at least three times, and nothing was sent since the first, for `deadline_s`.
         """
-        if count >= self.minimum:
-            self._since_s = None
-            return
         now_s = self._clock()
+        self._questions += 1
         if self._since_s is None:
             self._since_s = now_s
-        elif self.deadline_s is not None and now_s - self._since_s >= self.deadline_s:
-            raise NotEnoughNodes(
-                f"{self.label} has {count} node{'' if count == 1 else 's'} and its strategy needs {self.minimum}; "
-                f"none joined in {self.deadline_s:g} s. Lower min_available_nodes and min_train_nodes, or wait longer "
-                "with timeout="
-            )
+        waited_s = now_s - self._since_s
+        if self.deadline_s is None or waited_s < self.deadline_s or self._questions < 3:
+            return
+        raise NotEnoughNodes(
+            f"{self.label} has {count} node{'' if count == 1 else 's'}, its strategy needs {self.minimum} or more and "
+            f"has waited {self.deadline_s:g} s for them. Lower min_available_nodes and its likes, let the layers "
+            "narrow less, or wait longer with timeout="
+        )
 
 
 class NarrowedGrid(WrappedGrid):
@@ -93,21 +96,26 @@ class NarrowedGrid(WrappedGrid):
 
     Args:
         inner: the Grid that has them all.
-        nodes: ids of the nodes to show; an id that is not on the Grid is not shown. Assign to `nodes` to change it.
+        nodes: ids of the nodes to show, all if `None`; an id that is not on the Grid is not shown. Assign to `nodes`
+            to change it.
         patience: ends endless waiting, see `Patience`.
     """
 
-    def __init__(self, inner: Grid, nodes: Iterable[int], patience: Patience | None = None) -> None:
+    def __init__(self, inner: Grid, nodes: Iterable[int] | None, patience: Patience | None = None) -> None:
         super().__init__(inner)
-        self.nodes = list(nodes)
+        self.nodes = None if nodes is None else list(nodes)
         self.patience = patience or Patience(None)
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes that are in the selection and on the Grid, in the selection's order."""
-        there = set(self.inner.get_node_ids())
-        shown = [node for node in self.nodes if node in there]
+        there = list(self.inner.get_node_ids())
+        shown = there if self.nodes is None else [node for node in self.nodes if node in set(there)]
         self.patience.asked(len(shown))
         return shown
+
+    def announced(self, round: Round) -> None:
+        """A round begins, and with it a new wait."""
+        self.patience.reset()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages without waiting."""

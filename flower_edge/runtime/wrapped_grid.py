@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from ..errors import ConfigError
+from ..errors import ResumeError
 from ..rounds import Round
 
 __all__ = ["WrappedGrid", "announce", "chain", "find", "grid_state", "load_grid_state"]
@@ -85,28 +85,36 @@ def announce(grid: Grid, round: Round) -> None:
             link.announced(round)
 
 
-def grid_state(grid: Grid) -> dict[str, Any]:
-    """State of every grid in the chain that has some, for a checkpoint."""
+def _stateful(grid: Grid, below: int) -> dict[str, Any]:
+    """The grids of a chain that have a state, by their place from the innermost out."""
     return {
-        f"{depth}:{type(link).__name__}": link.state_dict()
-        for depth, link in enumerate(reversed(list(chain(grid))))
-        if hasattr(link, "state_dict")
+        f"{place}:{type(link).__name__}": link
+        for place, link in enumerate(reversed(list(chain(grid))))
+        if place >= below and hasattr(link, "state_dict") and hasattr(link, "load_state_dict")
     }
 
 
-def load_grid_state(grid: Grid, state: Mapping[str, Any]) -> None:
+def grid_state(grid: Grid, *, below: int = 0) -> dict[str, Any]:
+    """State of every grid in the chain that has some, for a checkpoint; the innermost `below` are left out."""
+    return {name: link.state_dict() for name, link in _stateful(grid, below).items()}
+
+
+def load_grid_state(grid: Grid, state: Mapping[str, Any], *, below: int = 0) -> None:
     """Inverse of `grid_state`.
 
     Raises:
-        ConfigError: the chain is not the one the state was taken from.
+        ResumeError: the chain is not the one the state was taken from.
     """
-    own = {f"{depth}:{type(link).__name__}": link for depth, link in enumerate(reversed(list(chain(grid))))}
-    for name, saved in state.items():
-        link = own.get(name)
-        if link is None or not hasattr(link, "load_state_dict"):
-            raise ConfigError(
-                f"the checkpoint holds the state of a {name.partition(':')[2]} that this run's grid "
-                f"({' around '.join(type(part).__name__ for part in chain(grid))}) does not have; "
-                "build the grid as the first run did"
-            )
-        link.load_state_dict(saved)
+    own = _stateful(grid, below)
+    if set(own) != set(state):
+        raise ResumeError(
+            f"the checkpoint was made on {_words(state)}, this run is on {_words(own)}; "
+            "build the grid as the first run did"
+        )
+    for name, link in own.items():
+        link.load_state_dict(state[name])
+
+
+def _words(names: Iterable[str]) -> str:
+    outermost_first = sorted(names, key=lambda name: int(name.partition(":")[0]), reverse=True)
+    return " around ".join(name.partition(":")[2] for name in outermost_first) or "a grid without a state"

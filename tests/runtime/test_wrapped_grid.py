@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 from local_grid_apps import ask, counting_app, numbers
 from toy import initial_model, same_model, toy_app
 
-from flower_edge.errors import ConfigError, NotEnoughNodes
+from flower_edge.errors import ResumeError
 from flower_edge.rounds import Round
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.narrowed_grid import NarrowedGrid, Patience, minimum_nodes
@@ -87,11 +87,23 @@ def test_the_state_of_a_chain_is_that_of_every_link_and_goes_back_to_the_same_li
         assert numbers(ask(local), "count") == [2]
 
 
-def test_the_state_of_another_chain_is_refused_by_both_names() -> None:
+def test_the_state_of_another_chain_is_refused_by_both_names_either_way() -> None:
     with LocalGrid(counting_app, 1) as local:
-        saved = grid_state(Noting(local))
-        with pytest.raises(ConfigError, match=r"Noting .*\(WrappedGrid around LocalGrid\)"):
-            load_grid_state(WrappedGrid(local), saved)
+        with pytest.raises(ResumeError, match="made on Noting around LocalGrid, this run is on LocalGrid;"):
+            load_grid_state(WrappedGrid(local), grid_state(Noting(local)))
+        with pytest.raises(ResumeError, match="made on LocalGrid, this run is on Noting around LocalGrid;"):
+            load_grid_state(Noting(local), grid_state(local))
+
+
+def test_the_innermost_grids_can_be_left_to_somebody_else() -> None:
+    with LocalGrid(counting_app, 1) as local:
+        grid = Noting(local)
+        announce(grid, Round(1))
+        saved = grid_state(grid, below=1)
+        assert list(saved) == ["1:Noting"]
+        again = Noting(local)
+        load_grid_state(again, saved, below=1)
+        assert again.rounds == ["round 1, train"]
 
 
 def test_a_narrowed_grid_shows_its_selection_in_its_own_order_and_only_nodes_that_are_there() -> None:
@@ -103,23 +115,6 @@ def test_a_narrowed_grid_shows_its_selection_in_its_own_order_and_only_nodes_tha
         assert list(grid.get_node_ids()) == [FIRST + 2]
         grid.nodes = [FIRST + 1]
         assert list(grid.get_node_ids()) == [FIRST + 1]
-
-
-def test_patience_ends_after_its_deadline_and_starts_anew_when_something_is_sent_or_enough_nodes_are_there() -> None:
-    now_s = 0.0
-    patience = Patience(10.0, minimum=2, label="cell a", clock=lambda: now_s)
-    patience.asked(1)
-    now_s = 9.0
-    patience.asked(1)
-    patience.asked(2)  # enough: the wait is over
-    now_s = 18.0
-    patience.asked(1)
-    now_s = 27.0
-    patience.reset()
-    patience.asked(1)
-    now_s = 37.0
-    with pytest.raises(NotEnoughNodes, match=r"cell a has 1 node and its strategy needs 2; none joined in 10 s"):
-        patience.asked(1)
 
 
 def test_patience_without_a_deadline_waits_for_ever_as_flower_does() -> None:

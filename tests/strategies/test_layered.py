@@ -134,7 +134,7 @@ def test_narrowing_happens_before_the_strategy_samples() -> None:
 
 
 def test_a_narrowed_grid_without_enough_nodes_raises_after_the_deadline_and_says_who_has_how_many() -> None:
-    with LocalGrid(toy_app(), 6) as grid, pytest.raises(NotEnoughNodes, match=r"has 1 node .* needs 3; .* in 0.5 s"):
+    with LocalGrid(toy_app(), 6) as grid, pytest.raises(NotEnoughNodes, match=r"has 1 node, .* needs 3 .* 0.5 s"):
         Layered(FedAvg(min_train_nodes=3), First(1)).start(grid, initial_model(), num_rounds=1, timeout=0.5)
 
 

@@ -48,10 +48,6 @@ class Deadly(Layer[int]):
     def init(self) -> int:
         return 0
 
-    def narrow(self, state: int, round: Round, grid: Grid, nodes: list[int]) -> tuple[list[int], int]:
-        self._hit("narrow", round)
-        return nodes, state
-
     def outbound(self, state: int, round: Round, messages: list[Message]) -> tuple[list[Message], int]:
         self._hit("outbound" if round.kind == "train" else "evaluate", round)
         return messages, state
@@ -66,6 +62,14 @@ class Deadly(Layer[int]):
 
     def metrics(self, state: int) -> dict[str, float]:
         return {"rounds_counted": state}
+
+
+class DeadlyFlat(Deadly):
+    """The same, also while nodes are chosen: around flat strategies only."""
+
+    def narrow(self, state: int, round: Round, grid: Grid, nodes: list[int]) -> tuple[list[int], int]:
+        self._hit("narrow", round)
+        return nodes, state
 
 
 def deadly_app(app: Any, phase: str | None) -> Any:
@@ -113,7 +117,7 @@ def federation(
     random.seed(seed)
     np.random.seed(seed)
     with LocalGrid(deadly_app(app(), phase), NODES) as grid:
-        strategy = Layered(make(), Deadly(phase), Metered())
+        strategy = Layered(make(), DeadlyFlat(phase), Metered())
         return strategy.start(grid, model(), ROUNDS, run=DeadlyFolder(run, phase), resume=resume)
 
 

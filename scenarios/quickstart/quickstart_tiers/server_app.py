@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from flower_edge.config import read_config
 from flower_edge.data import plot_partition
+from flower_edge.errors import ConfigError
 from flower_edge.models import evaluate, get_arrays, set_arrays
 from flower_edge.runtime import GridProxy, VirtualClock, draw_devices, draw_links
 from flower_edge.store import RunFolder
@@ -80,8 +81,13 @@ def main(grid: Grid, context: Context) -> None:
 def _expected_terminals(grid: Grid) -> int:
     """How many terminals there will be. In simulation the nodes register one by one; each knows the number of all."""
     with GridProxy(grid, expected_nodes=1) as first:
-        node = next(iter(first.get_node_ids()))
-        return int(first.properties(node)["num-partitions"])
+        told = first.properties(next(iter(first.get_node_ids())))
+        if "num-partitions" not in told:
+            raise ConfigError(
+                "a node does not say how many terminals there are; start it with num-partitions in its node config: "
+                "flower-supernode --node-config 'partition-id=0 num-partitions=12'"
+            )
+        return int(told["num-partitions"])
 
 
 def _evaluate(config: Quickstart, arrays: ArrayRecord) -> MetricRecord:

@@ -49,7 +49,8 @@ def edge_app(
             raise ProtocolError(f"an edge is driven by Hierarchical; this message has no {EDGE_RECORD!r} record")
         cell = str(order["cell"])
         memory = NodeState(context, f"edge-{cell}")
-        nodes = members(cell, context)
+        # What terminals remember travels in the edge's own memory; files of theirs could be another edge's.
+        nodes = [{"state-dir": ":memory:", **config} for config in members(cell, context)]
         with LocalGrid(terminals, nodes, run_config=context.run_config, seed=seed, run_id=context.run_id) as grid:
             rounds = EdgeRounds(cell, edge(cell), grid)
             try:
@@ -60,10 +61,9 @@ def edge_app(
             if isinstance(saved, dict):
                 rounds.load_state_dict(saved["edge"])
                 grid.load_state_dict(saved["terminals"])
-            try:
-                return rounds.handle(message)
-            finally:
-                memory.save({"edge": rounds.state_dict(), "terminals": grid.state_dict()})
+            reply = rounds.handle(message)
+            memory.save({"edge": rounds.state_dict(), "terminals": grid.state_dict()})
+        return reply
 
     app.train(mods=list(mods))(handle)
     app.evaluate(mods=list(mods))(handle)

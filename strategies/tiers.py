@@ -18,8 +18,9 @@ from flwr.serverapp.strategy import Strategy
 
 from flower_edge.errors import ConfigError
 from flower_edge.rounds import Round
-from flower_edge.runtime.client_call import CLIENT_RAISED, reason_of
+from flower_edge.runtime.client_call import reason_of
 from flower_edge.runtime.edge_rounds import EDGE_RECORD, EdgeRounds
+from flower_edge.runtime.error_codes import CLIENT_RAISED
 from flower_edge.runtime.flower_private import clone_message, set_metadata
 from flower_edge.runtime.grid_proxy import GridProxy
 from flower_edge.runtime.narrowed_grid import NarrowedGrid

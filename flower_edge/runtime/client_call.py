@@ -1,10 +1,13 @@
 """One call of a `ClientApp` in this process: whatever the client does, there is a reply.
 
+A call that fails leaves no trace in the node's memory, as in Flower's simulation: the `Context` stays what it was.
+
 Nothing here queues, sends or counts.
 """
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from logging import getLogger
@@ -13,14 +16,14 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from ..errors import ConfigError
+from ..wire import copy_content
+from .error_codes import CLIENT_RAISED
 from .generators import seeded_call
+from .node_state import folder_of
 
-__all__ = ["CLIENT_RAISED", "AppSource", "check_pickles", "reason_of", "run_client"]
+__all__ = ["AppSource", "check_pickles", "reason_of", "run_client"]
 
 log = getLogger(__name__)
-
-#: Flower's error code for a client that raised.
-CLIENT_RAISED = 2
 
 AppSource = ClientApp | Callable[[], ClientApp]
 
@@ -53,27 +56,43 @@ def run_client(
     Args:
         app: the `ClientApp`, or a function that makes one.
         message: handed to the client as it is.
-        context: the node's; the client may change it.
+        context: the node's; not changed, the client gets a copy over the same bytes.
         seed: of the global generators during the call; `None` leaves them alone.
         raise_errors: raise what the client raised instead of answering with an error.
 
     Returns:
-        The reply, an error where the client raised or answered with something that is no reply; and the context.
+        The reply, an error where the client raised or answered with something that is no reply; and the context
+        that the client has left, after an error the one from before.
+
+    A client that calls `sys.exit` has raised like any other; what else is no `Exception` (Ctrl-C) goes through.
     """
+    working = _own(context)
+    folder = folder_of(context)
+    known = frozenset() if folder is None else folder.names()
     try:
         client = app if isinstance(app, ClientApp) else app()
         if seed is None:
-            reply = client(message, context)
+            reply = client(message, working)
         else:
             with seeded_call(seed):
-                reply = client(message, context)
+                reply = client(message, working)
         if not isinstance(reply, Message):
             raise TypeError(f"the client returned {type(reply).__name__}, expected Message(content, reply_to=message)")
         if reply.metadata.reply_to_message_id != message.metadata.message_id:
             raise ValueError("the client returned a message that is not a reply, expected reply_to=message")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if folder is not None:
+            # The context does not know of a name first saved in this call: its files would say that it was lost.
+            folder.remove(folder.names() - known)
         if raise_errors:
             raise
         log.warning("node %s raised %s", context.node_config.get("partition-id", context.node_id), reason_of(error))
-        reply = Message(Error(code=CLIENT_RAISED, reason=reason_of(error)), reply_to=message)
-    return reply, context
+        return Message(Error(code=CLIENT_RAISED, reason=reason_of(error)), reply_to=message), context
+    return reply, working
+
+
+def _own(context: Context) -> Context:
+    own = copy.copy(context)
+    own.state = copy_content(context.state)
+    own.node_config, own.run_config = dict(context.node_config), dict(context.run_config)
+    return own

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["derive_seed", "generator_state", "restore_generators", "seeded_call"]
+__all__ = ["derive_seed", "generator_state", "kept_generators", "restore_generators", "seeded_call"]
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -54,6 +54,23 @@ def restore_generators(state: dict[str, Any]) -> None:
         except ImportError:
             return
         torch.set_rng_state(torch.from_numpy(np.array(state["torch"], dtype=np.uint8)))
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Whatever draws from the global generators inside, outside they are where they were.
+
+    >>> random.seed(1); before = random.getstate()
+    >>> with kept_generators():
+    ...     _ = random.random()
+    >>> random.getstate() == before
+    True
+    """
+    before = generator_state()
+    try:
+        yield
+    finally:
+        restore_generators(before)
 
 
 @contextmanager

@@ -24,16 +24,17 @@ from flwr.serverapp import Grid
 
 from ..errors import ConfigError, NestingError, NotEnoughNodes, WireError
 from ..wire import error_reason
+from .error_codes import MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, REPLY_UNAVAILABLE
 from .flower_private import clone_message, set_metadata
 from .node_properties import PROPERTIES, Property, properties_of
-from .wrapped_grid import WrappedGrid, chain
+from .wrapped_grid import WrappedGrid, chain, undisturbed
 
 __all__ = ["PROPERTIES", "Counts", "GridProxy", "Property", "properties_of", "quorum_count"]
 
 log = getLogger(__name__)
 
-#: Flower's own codes for a message, a reply and a node that the SuperLink does not have (any more).
-MESSAGE_UNAVAILABLE, REPLY_UNAVAILABLE, NODE_UNAVAILABLE = 3, 4, 5
+#: How many messages that were given up are still asked for in later rounds.
+REMEMBERED = 1000
 
 
 def quorum_count(quorum: float, messages: int) -> int:
@@ -62,7 +63,8 @@ class Counts:
         answered, errors: replies handed over, with content and with an error.
         silent: messages given up without any reply (`sent` = answered + errors + silent + still waited for).
         resent: second copies sent to silent nodes.
-        late: replies nobody waited for any more, answers to the other copy included; dropped.
+        late: replies nobody waited for any more, answers to the other copy included; dropped. The last 1000 messages
+            given up are asked for (four rounds' worth, where that is more); replies to older ones are not counted.
     """
 
     sent: int = 0
@@ -174,7 +176,8 @@ class GridProxy(WrappedGrid):
         self._counts = Counts()
         self._open: dict[str, _Open] = {}
         self._own_id: dict[str, str] = {}
-        self._given_up: dict[str, bool] = {}  # id -> whether its answer is counted as late
+        self._given_up: dict[str, bool] = {}  # id -> whether its answer is counted as late; the oldest first
+        self._largest_batch = 0
         self._refused: dict[str, tuple[Message, bool]] = {}
         self._refusals = 0
         self._properties: dict[int, dict[str, Property]] = {}
@@ -292,6 +295,12 @@ class GridProxy(WrappedGrid):
         self, batch: list[Message], limit_s: float | None, needed: int, *, counted: bool = True
     ) -> tuple[list[str], dict[str, Message]]:
         """Ids in the order of the messages, and replies by id in the order they came."""
+        with undisturbed(self.inner):
+            return self._wait_for(batch, limit_s, needed, counted)
+
+    def _wait_for(
+        self, batch: list[Message], limit_s: float | None, needed: int, counted: bool
+    ) -> tuple[list[str], dict[str, Message]]:
         self._drain_once()
         end_s = math.inf if limit_s is None else self._clock() + limit_s
         ids = self._push(batch, counted=counted)
@@ -315,6 +324,7 @@ class GridProxy(WrappedGrid):
 
     def _push(self, messages: list[Message], *, counted: bool = True) -> list[str]:
         now_s, own_ids = self._clock(), []
+        self._largest_batch = max(self._largest_batch, len(messages))
         for message, taken in zip(messages, self._hand_over(messages), strict=True):
             if counted:
                 self._counts = replace(self._counts, sent=self._counts.sent + 1)
@@ -372,6 +382,9 @@ class GridProxy(WrappedGrid):
             self._own_id.pop(message_id, None)
             if message_id != except_for:
                 self._given_up[message_id] = entry.counted
+        # A node that never answers must not make every later look for replies longer.
+        while len(self._given_up) > max(REMEMBERED, 4 * self._largest_batch):
+            del self._given_up[next(iter(self._given_up))]
 
     def _give_up(self, entries: Iterable[_Open]) -> None:
         for entry in entries:

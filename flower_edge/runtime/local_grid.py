@@ -5,21 +5,17 @@ layers and proxies do not know it from Flower's own. No sockets, no Ray, no mess
 client function costs.
 
 What a client may rely on: `Context.state` is kept per node; a node handles one message at a time, in the order
-they were pushed; records are the client's own (changing them in place changes nothing at the sender's).
+they were pushed; records are the client's own (changing them in place changes nothing at the sender's); a call that
+fails changes nothing in `Context`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from logging import getLogger
-from multiprocessing import get_context
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -27,55 +23,20 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from ..errors import ConfigError
-from ..wire import copy_content, records_from_tree, records_to_tree, round_trip
-from .client_call import CLIENT_RAISED, AppSource, check_pickles, reason_of, run_client
+from ..wire import copy_content, round_trip
+from .client_call import AppSource, check_pickles, reason_of, run_client
+from .client_pool import ClientPool
+from .error_codes import CLIENT_RAISED, NODE_UNAVAILABLE
 from .faults import Fault, FaultScript
 from .flower_private import borrowed_identity, clone_message, drop_identity, empty_run, ensure_identity, set_metadata
-from .generators import derive_seed, generator_state, restore_generators, seeded_call
-from .node_state import export_files, restore_files
-from .node_state_files import state_root
+from .generators import derive_seed, kept_generators, seeded_call
+from .local_node import Job, LocalNode
 
 __all__ = ["LocalGrid"]
 
 log = getLogger(__name__)
 
-#: Flower's error code for a node that is gone.
-NODE_UNAVAILABLE = 5
-
 Config = Mapping[str, bool | int | float | str]
-
-
-@dataclass
-class _Node:
-    """One node: its identity, its memory, and what waits for it."""
-
-    partition: int
-    context: Context
-    online: bool = True
-    handled: int = 0
-    busy: bool = False
-    waiting: deque[_Job] = field(default_factory=deque)
-
-    @property
-    def key(self) -> int | str:
-        """What seeds are derived from: the same terminal draws the same numbers on whichever grid it is."""
-        value = self.context.node_config.get("partition-id", self.partition)
-        return value if isinstance(value, int | str) else self.partition
-
-
-@dataclass
-class _Job:
-    """One message on its way through a node."""
-
-    order: int
-    message: Message
-    node: _Node
-    nth: int
-    fault: Fault | None
-    reply: Message | None = None
-    due_s: float = 0.0
-    silent: bool = False
-    future: Future[tuple[Message, Context]] | None = None
 
 
 class LocalGrid(Grid):
@@ -88,9 +49,12 @@ class LocalGrid(Grid):
             config per node.
         run_config: the run config every client sees in its `Context`.
         seed: seeds the global generators of `random`, NumPy and torch for each client call, from (seed, node,
-            its nth message); the caller's own streams are not disturbed. With a thread pool, global generators are
-            shared by all threads: the caller's streams are given back when `send_and_receive` returns, but clients
-            that want to repeat exactly use generators of their own.
+            its nth message); the caller's own streams are not disturbed. With a thread pool they are not seeded:
+            global generators are shared by all threads, and clients that want to repeat exactly use generators of
+            their own. `send_and_receive`, this grid's and that of a `GridProxy` around it, gives the caller's streams
+            back; `push_messages` and `pull_messages` by themselves do not, and a client still running after a
+            timeout goes on drawing. A server that must repeat there takes another pool, or does not sample with
+            global generators: `Hierarchical(seed=...)`.
         pool: `sequential`, `threads` or `processes`. Replies come back in the order the messages were pushed,
             whichever pool ran them.
         workers: size of the pool.
@@ -147,14 +111,13 @@ class LocalGrid(Grid):
             check_pickles(app)
         self._app = app
         self._seed = seed
-        self._pool: Literal["sequential", "threads", "processes"] = pool
-        self._workers = workers
+        self._pool = pool
         self._serialise = serialise
         self._script = FaultScript.of(script)
         self._raise_errors = raise_errors
         self._run = empty_run(run_id)
         self._nodes = {
-            self.FIRST_NODE_ID + i: _Node(
+            self.FIRST_NODE_ID + i: LocalNode(
                 partition=i,
                 context=Context(
                     run_id=run_id,
@@ -166,9 +129,9 @@ class LocalGrid(Grid):
             )
             for i, config in enumerate(nodes)
         }
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, Job] = {}
         self._pushed = 0
-        self._executor: Executor | None = None
+        self._clients = None if pool == "sequential" else ClientPool(pool, workers)
         self._changed = threading.Condition()
         self._gave_identity = ensure_identity(run_id)
 
@@ -195,7 +158,7 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Hand messages to their nodes. A sequential grid runs them before it returns."""
-        return [self._push(message) for message in messages]
+        return [self._push(message).message_id for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that are there, each given once, in the order their messages were pushed."""
@@ -211,27 +174,34 @@ class LocalGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push messages and wait for their replies, in the order the messages were given.
 
-        Silent nodes are not waited for: in process it is known that nothing more can come.
+        Silent nodes are not waited for: in process it is known that nothing more can come. Replies that come after
+        the timeout are dropped.
         """
-        if self._pool != "threads":
+        if not self.shares_generators:
             return self._exchange(messages, timeout)
         messages = list(messages)
-        before = generator_state()
-        try:
+        with kept_generators():
             return self._exchange(messages, timeout)
-        finally:
-            restore_generators(before)
 
     def _exchange(self, messages: Iterable[Message], timeout: float | None) -> list[Message]:
-        # One after the other: a caller's generator may build each message only when the one before has run.
-        ids = list(self.push_messages(messages))
+        jobs: list[Job] = []
+        try:
+            # One after the other: a caller's generator may build each message only when the one before has run.
+            for message in messages:
+                jobs.append(self._push(message))
+            return self._wait_for(jobs, timeout)
+        finally:
+            self._drop(jobs)
+
+    def _wait_for(self, jobs: list[Job], timeout: float | None) -> list[Message]:
+        ids = [job.message_id for job in jobs]
         end_s = None if timeout is None else time.monotonic() + timeout
         replies: dict[str, Message] = {}
         while True:
             for reply in self.pull_messages(ids):
                 replies[reply.metadata.reply_to_message_id] = reply
             with self._changed:
-                open_jobs = [self._jobs[i] for i in ids if i in self._jobs and not self._jobs[i].silent]
+                open_jobs = [self._jobs[i] for i in ids if i in self._jobs]
                 now_s = time.monotonic()
                 if not open_jobs or (end_s is not None and now_s >= end_s):
                     break
@@ -239,11 +209,16 @@ class LocalGrid(Grid):
                 wake_s = min([*due, *([end_s] if end_s is not None else [])], default=now_s + 1.0)
                 if len(due) == len(open_jobs) or wake_s > now_s:
                     self._changed.wait(timeout=max(0.0, wake_s - now_s))
-        if missing := [self._jobs[i].node.partition for i in ids if i in self._jobs]:
+        if missing := [job.node.partition for job in jobs if job.message_id not in replies]:
             log.warning("no reply from nodes %s within %s s", missing, timeout)
         return [replies[i] for i in ids if i in replies]
 
     # -- more than a Grid ------------------------------------------------------------------------------------------
+
+    @property
+    def shares_generators(self) -> bool:
+        """Whether clients draw from the caller's global generators, so that an exchange must give them back."""
+        return self._pool == "threads"
 
     def partition_of(self, node_id: int) -> int:
         """A node's place in the list given at the start."""
@@ -268,48 +243,49 @@ class LocalGrid(Grid):
         """
         return {
             "pushed": self._pushed,
-            "nodes": {
-                str(node.partition): {
-                    "state": records_to_tree(node.context.state),
-                    "handled": node.handled,
-                    "online": node.online,
-                    "files": self._files(node),
-                }
-                for node in self._nodes.values()
-            },
+            "nodes": {str(node.partition): node.state_dict() for node in self._nodes.values()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`.
+        """Inverse of `state_dict`. Files that `NodeState` has made since then stay; see `resume_from`.
 
         Raises:
             ConfigError: the state is that of a grid with other nodes.
         """
+        nodes = self._nodes_of(state)
+        self._pushed = state["pushed"]
+        for node, saved in nodes:
+            node.load_state_dict(saved)
+
+    def resume_from(self, state: Mapping[str, Any]) -> None:
+        """`load_state_dict` for a run that was stopped: what it left on disk for these nodes is removed first.
+
+        Else a node that had saved nothing when the checkpoint was taken would find what it saved afterwards. Only
+        for a grid whose nodes have their folders to themselves: the terminals of an edge in a ClientApp may share
+        one with an edge.
+
+        Raises:
+            ConfigError: the state is that of a grid with other nodes; nothing is removed.
+        """
+        for node, _ in self._nodes_of(state):
+            node.forget_files()
+        self.load_state_dict(state)
+
+    def _nodes_of(self, state: Mapping[str, Any]) -> list[tuple[LocalNode, Any]]:
         own = {str(node.partition): node for node in self._nodes.values()}
         if set(own) != set(state["nodes"]):
             raise ConfigError(
                 f"state of {len(state['nodes'])} nodes for a grid of {len(own)}; build the grid as the first run did"
             )
-        self._pushed = state["pushed"]
-        for name, saved in state["nodes"].items():
-            own[name].context.state = records_from_tree(saved["state"])
-            own[name].handled, own[name].online = saved["handled"], saved["online"]
-            root = _state_root(own[name].context)
-            if saved["files"] is not None and root is not None:
-                restore_files(saved["files"], root)
-
-    def _files(self, node: _Node) -> Any:
-        root = _state_root(node.context)
-        return None if root is None else export_files(node.context.state, root)
+        return [(own[name], saved) for name, saved in state["nodes"].items()]
 
     def close(self) -> None:
         """End the pool, wait for what runs, and give back the task identity. Safe to call twice."""
         with self._changed:
             for node in self._nodes.values():
                 node.waiting.clear()
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
+        if self._clients is not None:
+            self._clients.close()
         if self._gave_identity:
             drop_identity()
             self._gave_identity = False
@@ -326,14 +302,14 @@ class LocalGrid(Grid):
 
     # -- one message -----------------------------------------------------------------------------------------------
 
-    def _node(self, node_id: int) -> _Node:
+    def _node(self, node_id: int) -> LocalNode:
         try:
             return self._nodes[node_id]
         except KeyError:
             known = f"{min(self._nodes)} to {max(self._nodes)}" if self._nodes else "none"
             raise ConfigError(f"node id {node_id} is not on this grid; its ids are {known}") from None
 
-    def _push(self, message: Message) -> str:
+    def _push(self, message: Message) -> Job:
         with self._changed:
             self._pushed += 1
             order = self._pushed
@@ -342,80 +318,87 @@ class LocalGrid(Grid):
         node = self._nodes.get(message.metadata.dst_node_id)
         if node is None or not node.online:
             # As Flower does: the message is taken, and answered for the node that is not there.
-            job = _Job(order, message, node or _Node(-1, Context(0, 0, {}, RecordDict(), {})), 0, None)
-            job.reply = self._error(message, order, NODE_UNAVAILABLE, "node is not on the grid")
+            job = Job(order, message_id, message, node or LocalNode(-1, Context(0, 0, {}, RecordDict(), {})), 0, None)
+            job.reply = self._error(job, NODE_UNAVAILABLE, "node is not on the grid")
             self._jobs[message_id] = job
-            return message_id
+            return job
         delivered = clone_message(message, copy_content(message.content))
         if self._serialise:
             delivered = round_trip(delivered)
         node.handled += 1
-        job = _Job(order, delivered, node, node.handled, self._script.at(node.partition, node.handled))
+        job = Job(order, message_id, delivered, node, node.handled, self._script.at(node.partition, node.handled))
+        if job.fault is not None and job.fault.kind == "silent":
+            return job  # not kept: nothing can come of it
         with self._changed:
             self._jobs[message_id] = job
-        self._begin(job)
-        return message_id
+        try:
+            self._begin(job)
+        except BaseException:
+            self._drop([job])
+            raise
+        return job
 
-    def _begin(self, job: _Job) -> None:
+    def _drop(self, jobs: Iterable[Job]) -> None:
+        with self._changed:
+            for job in jobs:
+                self._jobs.pop(job.message_id, None)
+
+    def _begin(self, job: Job) -> None:
         fault = job.fault
         if fault is not None and fault.kind != "late":
-            if fault.kind == "silent":
-                job.silent = True
-            elif fault.kind == "drop-out":
+            if fault.kind == "drop-out":
                 job.node.online = False
-                job.reply = self._error(job.message, job.order, NODE_UNAVAILABLE, fault.reason)
+                job.reply = self._error(job, NODE_UNAVAILABLE, fault.reason)
             else:
-                job.reply = self._error(job.message, job.order, CLIENT_RAISED, fault.reason)
+                job.reply = self._error(job, CLIENT_RAISED, fault.reason)
             return
         if self._pool == "sequential":
             self._finish(job, self._call_here(job))
             return
         with self._changed:
+            job.node.waiting.append(job)
             if job.node.busy:
-                job.node.waiting.append(job)
                 return
             job.node.busy = True
-        self._submit(job)
+        self._go_on(job.node)
 
-    def _call_here(self, job: _Job) -> tuple[Message, Context]:
+    def _call_here(self, job: Job) -> tuple[Message, Context]:
         with borrowed_identity(), seeded_call(derive_seed(self._seed, job.node.key, job.nth)):
             return run_client(self._app, job.message, job.node.context, None, self._raise_errors)
 
-    def _submit(self, job: _Job) -> None:
+    def _go_on(self, node: LocalNode) -> None:
+        """Give the pool the node's next message, if there is one."""
+        while True:
+            with self._changed:
+                job = node.waiting.popleft() if node.waiting else None
+                node.busy = job is not None
+                self._changed.notify_all()
+            if job is None:
+                return
+            try:
+                self._submit(job)
+                return
+            except Exception as error:  # no process can be started, say
+                self._answer(job, self._error(job, CLIENT_RAISED, reason_of(error)))
+
+    def _submit(self, job: Job) -> None:
+        assert self._clients is not None
         seed = derive_seed(self._seed, job.node.key, job.nth) if self._pool == "processes" else None
         call = partial(run_client, self._app, job.message, job.node.context, seed)
-        with self._changed:
-            try:
-                job.future = self._ready_executor().submit(call)
-            except BrokenExecutor:  # a client took its worker process down; the others go on in a new pool
-                self._executor = None
-                job.future = self._ready_executor().submit(call)
-        job.future.add_done_callback(lambda future: self._done(job, future))
+        self._clients.submit(call, partial(self._done, job))
 
-    def _ready_executor(self) -> Executor:
-        if self._executor is None:
-            if self._pool == "threads":
-                self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="local-grid")
-            else:
-                self._executor = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
-        return self._executor
-
-    def _done(self, job: _Job, future: Future[tuple[Message, Context]]) -> None:
-        if future.cancelled():
-            return
+    def _done(self, job: Job, outcome: tuple[Message, Context] | BaseException) -> None:
         try:
-            result = future.result()
-        except Exception as error:  # a worker that died, or a context that does not pickle
-            result = self._error(job.message, job.order, CLIENT_RAISED, reason_of(error)), job.node.context
-        self._finish(job, result)
-        with self._changed:
-            following = job.node.waiting.popleft() if job.node.waiting else None
-            job.node.busy = following is not None
-            self._changed.notify_all()
-        if following is not None:
-            self._submit(following)
+            if isinstance(outcome, BaseException):
+                raise outcome
+            self._finish(job, outcome)
+        except BaseException as error:
+            # A worker that died, a context that does not pickle, a client that raised what is no Exception: here
+            # nobody would hear of it, and without a reply its caller would wait for ever.
+            self._answer(job, self._error(job, CLIENT_RAISED, reason_of(error)))
+        self._go_on(job.node)
 
-    def _finish(self, job: _Job, result: tuple[Message, Context]) -> None:
+    def _finish(self, job: Job, result: tuple[Message, Context]) -> None:
         reply, context = result
         set_metadata(reply, message_id=f"{self._run.run_id:016x}{job.order:047x}r")
         if self._serialise:
@@ -425,18 +408,18 @@ class LocalGrid(Grid):
                 if self._raise_errors:
                     raise
                 reason = f"the reply or the node's state does not travel ({reason_of(error)})"
-                reply = self._error(job.message, job.order, CLIENT_RAISED, reason)
+                # The node keeps what it remembered before, as after any other error.
+                reply, context = self._error(job, CLIENT_RAISED, reason), job.node.context
         elif reply.has_content():
             reply = clone_message(reply, copy_content(reply.content))
         job.node.context = context
+        self._answer(job, reply)
+
+    def _answer(self, job: Job, reply: Message) -> None:
         job.due_s = time.monotonic() + (job.fault.delay_s if job.fault else 0.0)
         job.reply = reply
 
-    def _error(self, message: Message, order: int, code: int, reason: str) -> Message:
-        reply = Message(Error(code=code, reason=reason), reply_to=message)
-        set_metadata(reply, message_id=f"{self._run.run_id:016x}{order:047x}r")
+    def _error(self, job: Job, code: int, reason: str) -> Message:
+        reply = Message(Error(code=code, reason=reason), reply_to=job.message)
+        set_metadata(reply, message_id=f"{self._run.run_id:016x}{job.order:047x}r")
         return reply
-
-
-def _state_root(context: Context) -> Path | None:
-    return state_root(context.run_id, context.node_config, context.run_config)

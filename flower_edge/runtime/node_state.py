@@ -20,9 +20,29 @@ from flwr.app import ConfigRecord, Context, RecordDict
 
 from ..errors import ConfigError, StateError
 from ..store.tree import Tree, tree_from_bytes, tree_to_bytes
-from .node_state_files import MEMORY, SCHEMA, Marker, StateFolder, check_name, remove_run_state, state_root
+from .node_state_files import (
+    MEMORY,
+    SCHEMA,
+    Marker,
+    NodeFolder,
+    StateFolder,
+    check_name,
+    node_key_of,
+    remove_run_state,
+    run_name_of,
+    state_root,
+)
 
-__all__ = ["MEMORY", "SCHEMA", "Handover", "NodeState", "export_files", "remove_run_state", "restore_files"]
+__all__ = [
+    "MEMORY",
+    "SCHEMA",
+    "Handover",
+    "NodeState",
+    "export_files",
+    "folder_of",
+    "remove_run_state",
+    "restore_files",
+]
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +104,9 @@ class NodeState:
         if limit_bytes < 0:
             raise ConfigError(f"limit_bytes = {limit_bytes}: expected 0 or more")
         node_config, run_config = context.node_config, context.run_config
-        partition = node_config.get("partition-id")
-        usual_key = f"node-{context.node_id}" if partition is None else f"partition-{partition}"
         self.name = check_name(name, "state name")
-        self.run_name = check_name(run_name or run_config.get("run-name") or f"run-{context.run_id}", "run name")
-        self.node_key = check_name(node_key or node_config.get("node-key") or usual_key, "node key")
+        self.run_name = check_name(run_name, "run name") if run_name else run_name_of(context.run_id, run_config)
+        self.node_key = check_name(node_key, "node key") if node_key else node_key_of(context.node_id, node_config)
         self.recovered = False
         self._context = context
         self._limit_bytes = limit_bytes
@@ -278,6 +296,21 @@ def _file_of(record: ConfigRecord, root: Path | None, what: str) -> tuple[StateF
             "folder the run began with"
         )
     return StateFolder.at(root, relative)
+
+
+def folder_of(context: Context) -> NodeFolder | None:
+    """Where a node's files lie unless `NodeState` was told otherwise; None if it can have none there.
+
+    >>> folder_of(Context(run_id=1, node_id=7, node_config={}, state=RecordDict(), run_config={})) is None
+    True
+    """
+    try:
+        root = state_root(context.run_id, context.node_config, context.run_config)
+        run_name = run_name_of(context.run_id, context.run_config)
+        node_key = node_key_of(context.node_id, context.node_config)
+    except ConfigError:  # a name or folder that `NodeState` refuses: nothing was ever written there
+        return None
+    return None if root is None else NodeFolder(root, run_name, node_key)
 
 
 def export_files(states: RecordDict | Iterable[RecordDict], root: str | Path) -> Tree:

@@ -26,10 +26,13 @@ __all__ = [
     "SCHEMA",
     "STATE_VARIABLE",
     "Marker",
+    "NodeFolder",
     "StateFolder",
     "check_name",
     "digest_of",
+    "node_key_of",
     "remove_run_state",
+    "run_name_of",
     "state_root",
 ]
 
@@ -90,6 +93,29 @@ def state_root(run_id: int, node_config: Config, run_config: Config, argument: s
         return Path(str(chosen)).expanduser().absolute()
     except RuntimeError as error:  # a service account without a home
         raise ConfigError(f"state folder {chosen}: {error}; set state-dir in the node config") from error
+
+
+def run_name_of(run_id: int, run_config: Config) -> str:
+    """What a run is called on disk if nobody says otherwise: `run-name` in the run config, else `run-<run id>`.
+
+    Raises:
+        ConfigError: it cannot name a folder.
+    """
+    return check_name(run_config.get("run-name") or f"run-{run_id}", "run name")
+
+
+def node_key_of(node_id: int, node_config: Config) -> str:
+    """What a node is called on disk: `node-key` in the node config, else by its `partition-id`, else by its id.
+
+    Raises:
+        ConfigError: it cannot name a folder.
+
+    >>> node_key_of(7, {"partition-id": 3}), node_key_of(7, {})
+    ('partition-3', 'node-7')
+    """
+    partition = node_config.get("partition-id")
+    usual = f"node-{node_id}" if partition is None else f"partition-{partition}"
+    return check_name(node_config.get("node-key") or usual, "node key")
 
 
 def remove_run_state(root: str | Path, run_name: str) -> bool:
@@ -274,3 +300,26 @@ class StateFolder:
             "config, or FLOWER_EDGE_STATE, to a folder this node can write, or to ':memory:' to keep everything in "
             "Flower's memory"
         )
+
+
+@dataclass(frozen=True)
+class NodeFolder:
+    """All that one node keeps in one run."""
+
+    root: Path
+    run_name: str
+    node_key: str
+
+    def names(self) -> frozenset[str]:
+        """The names there is something of."""
+        folder = self.root / self.run_name / self.node_key
+        if not folder.is_dir():
+            return frozenset()
+        paths = list(folder.iterdir())
+        found = {match["name"] for path in paths if (match := _FILE.fullmatch(path.name))}
+        return frozenset(found | {path.stem for path in paths if path.suffix == ".json"})
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove everything of these names; other files, other nodes and other runs are left alone."""
+        for name in sorted(names):
+            StateFolder(self.root, self.run_name, self.node_key, name).remove()

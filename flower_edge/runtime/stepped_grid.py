@@ -25,7 +25,7 @@ from .flower_private import clone_message, set_metadata
 from .stepped_decisions import Change, Continue, Decide, Drop, Progress, Replace, StepEvent, Stop, honour_requests
 from .stepped_messages import REQUEST_RECORD, STEPS_KEY, request_of, total_steps
 from .stepped_task import RULES, Rule, SlicedTask, StepModMissing
-from .wrapped_grid import WrappedGrid, chain
+from .wrapped_grid import WrappedGrid, chain, undisturbed
 
 __all__ = ["SteppedGrid"]
 
@@ -156,7 +156,10 @@ class SteppedGrid(WrappedGrid):
             messages: what the strategy wants sent.
             timeout: seconds; a task that has not ended by then gives no reply, and what it did is lost.
         """
-        messages = list(messages)
+        with undisturbed(self.inner):
+            return self._exchange(list(messages), timeout)
+
+    def _exchange(self, messages: list[Message], timeout: float | None) -> list[Message]:
         if all(self._record_to_slice(message) is None for message in messages):
             replies = list(self.inner.send_and_receive(messages, timeout=timeout))
             rounds = {m.metadata.message_id: server_round_of(m) or 0 for m in messages if m.has_content()}

@@ -6,6 +6,7 @@ A subclass overrides what it changes and nothing else. No proxy knows which othe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from flwr.app import Message, RecordDict
@@ -13,8 +14,9 @@ from flwr.serverapp import Grid
 
 from ..errors import ResumeError
 from ..rounds import Round
+from .generators import kept_generators
 
-__all__ = ["WrappedGrid", "announce", "chain", "find", "grid_state", "load_grid_state"]
+__all__ = ["WrappedGrid", "announce", "chain", "find", "grid_state", "load_grid_state", "undisturbed"]
 
 SomeGrid = TypeVar("SomeGrid", bound=Grid)
 
@@ -85,13 +87,25 @@ def announce(grid: Grid, round: Round) -> None:
             link.announced(round)
 
 
+@contextmanager
+def undisturbed(grid: Grid) -> Iterator[None]:
+    """For a whole exchange of messages: the caller's global generators are afterwards where they were.
+
+    Does something only where clients run in threads of this process. One that still runs when the exchange ends (after
+    a deadline or a quorum) goes on drawing.
+    """
+    if any(getattr(link, "shares_generators", False) for link in chain(grid)):
+        with kept_generators():
+            yield
+    else:
+        yield
+
+
 def _stateful(grid: Grid, below: int) -> dict[str, Any]:
-    """The grids of a chain that have a state, by their place from the innermost out."""
-    return {
-        f"{place}:{type(link).__name__}": link
-        for place, link in enumerate(reversed(list(chain(grid))))
-        if place >= below and hasattr(link, "state_dict") and hasattr(link, "load_state_dict")
-    }
+    """The grids of a chain that have a state, counted from the innermost out; the others make no difference."""
+    links = list(reversed(list(chain(grid))))[below:]
+    stateful = [link for link in links if hasattr(link, "state_dict") and hasattr(link, "load_state_dict")]
+    return {f"{place}:{type(link).__name__}": link for place, link in enumerate(stateful)}
 
 
 def grid_state(grid: Grid, *, below: int = 0) -> dict[str, Any]:
@@ -100,7 +114,7 @@ def grid_state(grid: Grid, *, below: int = 0) -> dict[str, Any]:
 
 
 def load_grid_state(grid: Grid, state: Mapping[str, Any], *, below: int = 0) -> None:
-    """Inverse of `grid_state`.
+    """Inverse of `grid_state`, for a run that goes on where another was stopped.
 
     Raises:
         ResumeError: the chain is not the one the state was taken from.
@@ -112,7 +126,9 @@ def load_grid_state(grid: Grid, state: Mapping[str, Any], *, below: int = 0) -> 
             "build the grid as the first run did"
         )
     for name, link in own.items():
-        link.load_state_dict(state[name])
+        # Where a stopped run can have left something outside, the grid clears it away.
+        load = getattr(link, "resume_from", link.load_state_dict)
+        load(state[name])
 
 
 def _words(names: Iterable[str]) -> str:

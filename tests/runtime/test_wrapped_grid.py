@@ -100,7 +100,7 @@ def test_the_innermost_grids_can_be_left_to_somebody_else() -> None:
         grid = Noting(local)
         announce(grid, Round(1))
         saved = grid_state(grid, below=1)
-        assert list(saved) == ["1:Noting"]
+        assert list(saved) == ["0:Noting"]
         again = Noting(local)
         load_grid_state(again, saved, below=1)
         assert again.rounds == ["round 1, train"]

@@ -1,0 +1,20 @@
+"""Flower's error codes that we write or read, in one place.
+
+They are numbers on the wire; Flower names them in `flwr.common.constant.ErrorCode`, which is not public. Nothing here
+makes or reads a message.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["CLIENT_RAISED", "MESSAGE_UNAVAILABLE", "NODE_UNAVAILABLE", "REPLY_UNAVAILABLE"]
+
+#: The client raised, or answered with something that is no reply.
+CLIENT_RAISED: Final = 2
+#: The SuperLink does not have the message (any more), or did not take it.
+MESSAGE_UNAVAILABLE: Final = 3
+#: The SuperLink does not have the reply (any more).
+REPLY_UNAVAILABLE: Final = 4
+#: The node is gone.
+NODE_UNAVAILABLE: Final = 5

@@ -14,6 +14,15 @@ import flwr.app  # noqa: F401  Flower sets its logger's level when it is importe
 
 logging.getLogger("flwr").setLevel(logging.WARNING)
 
+try:
+    from hypothesis import settings
+except ImportError:  # the wheel is tested in an environment without it
+    pass
+else:
+    # Machines are slow when they are busy, and CI should fail for a change, not for a draw.
+    settings.register_profile("flower-edge", deadline=None, derandomize=bool(os.environ.get("CI")))
+    settings.load_profile("flower-edge")
+
 
 def pytest_collection_finish() -> None:
     """Some of Flower's strategies collect garbage in every round; what was imported need not be looked at again."""

@@ -9,7 +9,7 @@ Letters, as in the paper:
     n_e   number of examples behind it
     κ2    `edge_rounds`, edge rounds per cloud round
 
-Source: Liu, Zhang, Song, Letaief, "Client-edge-cloud hierarchical federated learning", ICC 2020 (HierFAVG), eq. 4.
+Source: Liu, Zhang, Song, Letaief, "Client-edge-cloud hierarchical federated learning", ICC 2020 (HierFAVG).
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ TRIES = {
     "digits": "from flower_edge.data import load_dataset; load_dataset('digits')",
     "mnist": (
         "import pathlib, tempfile; from flower_edge.data import load_dataset\n"
-        "raw = pathlib.Path(tempfile.mkdtemp(), 'MNIST', 'raw'); raw.mkdir(parents=True)\n"
+        "folder = tempfile.TemporaryDirectory()\n"
+        "raw = pathlib.Path(folder.name, 'MNIST', 'raw'); raw.mkdir(parents=True)\n"
         "[(raw / f't10k-{part}').touch() for part in ('images-idx3-ubyte', 'labels-idx1-ubyte')]\n"
         "load_dataset('mnist', path=raw.parent.parent)"
     ),

@@ -26,7 +26,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from flower_edge.errors import ConfigError, ModelMismatch, NestingError, RoundFailed, WireError
 from flower_edge.rounds import Kind, Round
-from flower_edge.runtime.edge_rounds import EDGE_RECORD, WEIGHT_KEY, edge_order
+from flower_edge.runtime.edge_rounds import EDGE_RECORD, LAYER_PREFIX, WEIGHT_KEY, edge_order
 from flower_edge.runtime.wrapped_grid import announce
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.wire import ModelSpec, cast_like, check_model, error_reason, model_spec, record_of, weight_of
@@ -111,7 +111,8 @@ class Hierarchical(StartOnly):
         tier: how edges are reached; by default `CellTier(edge, cells)`. With `LocalTier()` the edges bring their own
             strategies, so `edge` and `cells` stay away.
         seed: if given, every cell samples from generators of its own, seeded by (seed, cell, round): models do not
-            depend on where an edge runs. Otherwise cells draw from the global `random`, one after the other, as
+            depend on where an edge runs (but for edges in threads of one process, which share Python's global
+            generators). Otherwise cells draw from the global `random`, one after the other, as
             Flower's strategies do.
 
     A cell with fewer nodes than its inner strategy's minimums is skipped in that round, logged and counted; it has
@@ -136,8 +137,8 @@ class Hierarchical(StartOnly):
         tier: Tier | None = None,
         seed: int | None = None,
     ) -> None:
-        if edge_rounds < 1:
-            raise ConfigError(f"edge_rounds = {edge_rounds}: an edge runs at least one round per cloud round")
+        if type(edge_rounds) is not int or edge_rounds < 1:
+            raise ConfigError(f"edge_rounds = {edge_rounds}: a whole number, at least one round per cloud round")
         given: object = edge
         if isinstance(given, Strategy):
             name = type(given).__name__
@@ -247,6 +248,7 @@ class _Tiers:
             metrics=_weighted_metrics(good),
             counts=counts,
             cells={result.cell: _row(result) for result in results},
+            traffic=_traffic(results),
             events=[
                 f"cell {result.cell}{' skipped' if result.arrays is None else ''}: {result.trouble}"
                 for result in results
@@ -260,9 +262,14 @@ class _Tiers:
         """Let the terminals evaluate the merged model, through their edges."""
         results = self._ask(grid, "evaluate", number, arrays, config, timeout_s)
         good = [result for result in results if result.weight > 0]
+        for result in results:
+            if result.trouble:
+                log.warning("\tround %d: evaluation in cell %s: %s", number, result.cell, result.trouble)
         return RoundReport(
             metrics=_weighted_metrics(good) if good else None,
             cells={result.cell: _row(result) for result in good},
+            traffic=_traffic(results),
+            events=[f"evaluation in cell {result.cell}: {result.trouble}" for result in results if result.trouble],
         )
 
     def _ask(
@@ -345,5 +352,22 @@ def _weighted_metrics(results: list[EdgeResult]) -> MetricRecord:
 
 def _row(result: EdgeResult) -> dict[str, Any]:
     numbers = {name: value for name, value in result.metrics.items() if isinstance(value, int | float)}
-    report = {name.replace("-", "_"): value for name, value in result.report.items() if isinstance(value, int | float)}
+    report = {
+        name.replace("-", "_"): value
+        for name, value in result.report.items()
+        if isinstance(value, int | float) and not name.startswith(LAYER_PREFIX)
+    }
     return {**numbers, **report, "num-examples": result.weight}
+
+
+def _traffic(results: Iterable[EdgeResult]) -> dict[str, dict[str, Any]]:
+    """What the layers inside each cell measured."""
+    measured = {
+        result.cell: {
+            name.removeprefix(LAYER_PREFIX): value
+            for name, value in result.report.items()
+            if name.startswith(LAYER_PREFIX)
+        }
+        for result in results
+    }
+    return {cell: values for cell, values in measured.items() if values}

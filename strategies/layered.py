@@ -101,11 +101,10 @@ class LayeredGrid(WrappedGrid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that have arrived, through the layers."""
-        replies = list(self.inner.pull_messages(list(message_ids)))
-        if not replies:
-            return []
+        # Whoever pulls waits for replies and not for nodes.
         self._patience.reset()
-        return self._inbound(replies)
+        replies = list(self.inner.pull_messages(list(message_ids)))
+        return self._inbound(replies) if replies else []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages through the layers and wait for their replies."""

@@ -44,6 +44,7 @@ class RoundReport:
         metrics: aggregated metrics of the clients, if any.
         counts: numbers of nodes, messages, bits, recorded as they are.
         cells: the same for each cell.
+        traffic: what layers inside the cells measured in this round so far, by cell.
         events: things worth telling, in words.
     """
 
@@ -51,6 +52,7 @@ class RoundReport:
     metrics: MetricRecord | None = None
     counts: dict[str, float] = field(default_factory=dict)
     cells: dict[str, dict[str, float]] = field(default_factory=dict)
+    traffic: dict[str, dict[str, float]] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
 
 
@@ -174,7 +176,9 @@ def drive(
             result.evaluate_metrics_serverapp[number] = central
             session.record("central", number, central)
 
-        session.finish_round(number, arrays, result, central or evaluated.metrics)
+        # What an evaluation measured contains what training did.
+        traffic = {**trained.traffic, **evaluated.traffic}
+        session.finish_round(number, arrays, result, central or evaluated.metrics, traffic)
         if reason := session.stop(Round(number)):
             log.info("Stopping after round %d: %s", number, reason)
             session.event(number, f"stopped: {reason}")
@@ -233,9 +237,18 @@ class _Session:
                 return float(now_s)
         return None
 
-    def finish_round(self, number: int, arrays: ArrayRecord, result: Result, scores: MetricRecord | None) -> None:
+    def finish_round(
+        self,
+        number: int,
+        arrays: ArrayRecord,
+        result: Result,
+        scores: MetricRecord | None,
+        traffic: Mapping[str, Mapping[str, float]],
+    ) -> None:
         if self.run is None:
             return
+        for cell, values in traffic.items():
+            self.record("traffic", number, values, cell=cell)
         measured = getattr(self.grid, "metrics", None)
         if measured is not None:
             self.record("traffic", number, measured())

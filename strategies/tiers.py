@@ -99,6 +99,8 @@ class CellTier:
         members = self._cells(grid, round)
         seen: dict[int, str] = {}
         for name, nodes in members.items():
+            if not isinstance(name, str):
+                raise ConfigError(f"cell {name!r} is a {type(name).__name__}; the names of cells are texts")
             for node in nodes:
                 if node in seen:
                     raise ConfigError(

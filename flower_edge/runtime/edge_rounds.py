@@ -15,6 +15,7 @@ Source: Liu, Zhang, Song, Letaief, "Client-edge-cloud hierarchical federated lea
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from logging import getLogger
@@ -32,7 +33,7 @@ from .narrowed_grid import NarrowedGrid, Patience, minimum_nodes
 from .strategy_state import load_strategy_state, strategy_state
 from .wrapped_grid import announce, chain, grid_state, load_grid_state
 
-__all__ = ["EDGE_RECORD", "WEIGHT_KEY", "EdgeRounds", "edge_order"]
+__all__ = ["EDGE_RECORD", "LAYER_PREFIX", "WEIGHT_KEY", "EdgeRounds", "edge_order"]
 
 log = getLogger(__name__)
 
@@ -40,6 +41,8 @@ log = getLogger(__name__)
 EDGE_RECORD = "flower-edge.edge"
 #: Version of both records.
 SCHEMA = "flower-edge.edge/1"
+#: Before the names of what the layers around the terminals measured in this cloud round so far.
+LAYER_PREFIX = "layer."
 #: n_e in the reply's metrics.
 WEIGHT_KEY = "num-examples"
 
@@ -142,13 +145,14 @@ class EdgeRounds:
         said: dict[str, Any] = {}
         for name, record in message.content.config_records.items():
             if name != EDGE_RECORD:
-                said = dict(record.items())
+                # A copy of its own: a strategy may change a list in place, and that is not the centre's word.
+                said = copy.deepcopy(dict(record.items()))
         config, told = self._configs[kind], self._told[kind]
         for key in told.keys() - said.keys():
             config.pop(key, None)
         for key, value in said.items():
             if key not in told or told[key] != value:
-                config[key] = value
+                config[key] = copy.deepcopy(value)
         self._told[kind] = said
         return config
 
@@ -209,7 +213,8 @@ class EdgeRounds:
                 "nodes-replied": len(weights),
                 "messages": sent,
                 "messages-failed": failed,
-            }
+            },
+            measured=sent > 0,
         )
         numbers = MetricRecord(dict(metrics.items()) if metrics is not None else {})
         numbers[WEIGHT_KEY] = sum(weights.values()) if trained else 0.0
@@ -223,7 +228,7 @@ class EdgeRounds:
     def _evaluate(self, order: _Order, arrays: ArrayRecord, config: ConfigRecord) -> RecordDict:
         round = Round(order.cloud_round, order.edge_rounds, self.cell, "evaluate")
         if trouble := self._begin(order, round):
-            report = self._report({"trouble": trouble})
+            report = self._report({"trouble": trouble}, measured=False)
             return RecordDict({"metrics": MetricRecord({WEIGHT_KEY: 0.0}), EDGE_RECORD: report})
         done = evaluate_once(
             self.strategy,
@@ -238,12 +243,14 @@ class EdgeRounds:
         numbers = MetricRecord({WEIGHT_KEY: 0.0})
         if done.metrics is not None:
             numbers = MetricRecord({**dict(done.metrics.items()), WEIGHT_KEY: done.weight})
-        report = self._report({"messages": done.sent, "messages-failed": done.failed})
+        report = self._report({"messages": done.sent, "messages-failed": done.failed}, measured=done.sent > 0)
+        if done.sent and done.failed == done.sent:
+            report["trouble"] = f"none of its {done.sent} terminals could evaluate"
         return RecordDict({"metrics": numbers, EDGE_RECORD: report})
 
-    def _report(self, values: Mapping[str, Any]) -> ConfigRecord:
-        measured = getattr(self.layered, "metrics", None)
-        layers = {} if measured is None else measured()
+    def _report(self, values: Mapping[str, Any], *, measured: bool) -> ConfigRecord:
+        metrics = getattr(self.layered, "metrics", None) if measured else None
+        layers = {} if metrics is None else {LAYER_PREFIX + name: value for name, value in metrics().items()}
         return ConfigRecord({"schema": SCHEMA, "cell": self.cell, **values, **layers})
 
 

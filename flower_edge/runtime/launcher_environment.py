@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -141,7 +142,8 @@ class WorkFolder:
             }
         )
         # Nodes' files belong to the run, not to the home; a resumed run finds those it began with.
-        environment.setdefault(STATE_VARIABLE, str((resume or run_folder) / "state"))
+        began = run_folder if resume is None else _first_part(resume)
+        environment.setdefault(STATE_VARIABLE, str(began / "state"))
         if resume is not None:
             environment[RESUME_VARIABLE] = str(resume)
         return environment
@@ -149,6 +151,22 @@ class WorkFolder:
     def remove(self) -> None:
         """Remove the folder and all in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _first_part(run: Path) -> Path:
+    """The run folder that a resumed run, resumed again and again, began with."""
+    seen: set[Path] = set()
+    while run not in seen:
+        seen.add(run)
+        try:
+            info = json.loads((run / "run.json").read_text())
+            earlier = run.parent / str(info["resumed_from"] or "")
+        except (OSError, ValueError, KeyError, TypeError):
+            return run
+        if not info["resumed_from"] or not earlier.is_dir():
+            return run
+        run = earlier
+    return run
 
 
 def scripts_folder() -> Path:

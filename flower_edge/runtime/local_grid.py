@@ -286,6 +286,12 @@ class LocalGrid(Grid):
                 node.waiting.clear()
         if self._clients is not None:
             self._clients.close()
+        with self._changed:
+            # What had not begun never will: a grid that is used again starts with free nodes.
+            for node in self._nodes.values():
+                node.busy = False
+            self._jobs = {name: job for name, job in self._jobs.items() if job.reply is not None}
+            self._changed.notify_all()
         if self._gave_identity:
             drop_identity()
             self._gave_identity = False

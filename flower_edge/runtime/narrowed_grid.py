@@ -122,6 +122,11 @@ class NarrowedGrid(WrappedGrid):
         self.patience.reset()
         return super().push_messages(messages)
 
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies that have arrived. Whoever pulls waits for replies and not for nodes."""
+        self.patience.reset()
+        return super().pull_messages(message_ids)
+
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and wait for their replies."""
         self.patience.reset()

@@ -38,7 +38,7 @@ def find(which: str, runs: Path, name_of: Callable[[Path], str]) -> Path:
     Raises:
         ConfigError: no run, or more than one, is meant.
     """
-    names = sorted(file.parent.name for file in runs.glob("*/run.json"))
+    names = [folder.name for folder in by_age(runs)]
     found = [name for name in names if name == which] or [name for name in names if which and name.startswith(which)]
     if which == "latest":
         found = names[-1:]
@@ -50,6 +50,17 @@ def find(which: str, runs: Path, name_of: Callable[[Path], str]) -> Path:
         raise ConfigError(f"{which!r} is the beginning of {len(found)} runs; give more of it: {', '.join(found)}")
     there = f"the newest there are {', '.join(names[-5:])}" if names else "there are none"
     raise ConfigError(f"no run {which!r} in {runs}; {there}; set FLOWER_EDGE_RUNS for another folder of runs")
+
+
+def by_age(runs: Path) -> list[Path]:
+    """The run folders below `runs`, oldest first: by the time their names begin with, then by their number."""
+
+    def age(folder: Path) -> tuple[str, int, str]:
+        stem, _, number = folder.name.rpartition("-")
+        suffix = int(number) if stem and number.isdecimal() else 1
+        return folder.name[:15], suffix, folder.name
+
+    return sorted((file.parent for file in runs.glob("*/run.json")), key=age)
 
 
 def claim_below(root: Path, begun: str, name: str) -> Path:

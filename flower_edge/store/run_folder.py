@@ -34,7 +34,7 @@ from ..errors import ConfigError, DataError, ResumeError, StateError
 from .checkpoints import Checkpoints, Models, round_of
 from .json_file import from_json_value, read_json, write_json
 from .metrics import MetricLog, Row, Value, read_rows
-from .places import RUN_DIR_VARIABLE, RUNS_VARIABLE, claim_below, claim_exactly, find, runs_root
+from .places import RUN_DIR_VARIABLE, RUNS_VARIABLE, by_age, claim_below, claim_exactly, find, runs_root
 from .process import is_gone, this_process
 from .tree import Tree
 
@@ -148,9 +148,9 @@ class RunFolder:
     def all(cls, root: str | Path | None = None) -> list[Self]:
         """Every run below `runs_root(root)`, oldest first. A damaged one is left out with a warning."""
         runs = []
-        for file in sorted(runs_root(root).glob("*/run.json")):
+        for folder in by_age(runs_root(root)):
             try:
-                runs.append(cls._read(file.parent))
+                runs.append(cls._read(folder))
             except DataError as error:
                 log.warning("run left out: %s", error)
         return runs

@@ -1,6 +1,7 @@
 """Laws of what a launch has for itself."""
 
 import http.server
+import json
 import socket
 import sys
 import threading
@@ -136,3 +137,11 @@ def test_an_environment_without_flower_is_told_what_to_install(monkeypatch: pyte
     monkeypatch.setattr("sysconfig.get_path", lambda *args: "/nowhere/scripts")
     with pytest.raises(LaunchError, match=r"not beside /nowhere/bin/python; .*flower-edge\[simulation\]"):
         scripts_folder()
+
+
+def test_a_run_resumed_twice_finds_the_nodes_files_it_began_with(tmp_path: Path) -> None:
+    for name, earlier in (("a", None), ("b", "a"), ("c", "b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"resumed_from": earlier}))
+    made = environment({}, resume=tmp_path / "c")
+    assert made["FLOWER_EDGE_STATE"] == str(tmp_path / "a" / "state")

@@ -328,3 +328,12 @@ def test_what_a_killed_writer_left_half_is_swept_by_the_next(tmp_path: Path) -> 
         pass
     assert not list((tmp_path / "x").glob("*.part"))
     assert not list((tmp_path / "x").glob(".*"))
+
+
+def test_the_latest_of_many_runs_of_one_second_is_the_last_one(tmp_path: Path) -> None:
+    for number in range(1, 13):
+        folder = tmp_path / ("20261121-000000-z" + (f"-{number}" if number > 1 else ""))
+        with RunFolder.create("z", config={}, seed=number, path=folder):
+            pass
+    assert RunFolder.open("latest", root=tmp_path).path.name == "20261121-000000-z-12"
+    assert [run.info["seed"] for run in RunFolder.all(tmp_path)] == list(range(1, 13))

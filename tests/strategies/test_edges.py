@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
@@ -18,6 +18,7 @@ from toy import initial_model, same_model, toy_app
 from flower_edge.clients import edge_app
 from flower_edge.errors import ModelMismatch, NestingError, NotEnoughNodes, ResumeError, RoundFailed
 from flower_edge.rounds import Round
+from flower_edge.runtime.edge_rounds import EDGE_RECORD, EdgeRounds, edge_order
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.narrowed_grid import Patience
 from flower_edge.runtime.wrapped_grid import WrappedGrid
@@ -347,3 +348,86 @@ def test_silence_is_counted_as_failed() -> None:
         layered = LayeredGrid(grid, [Metered()])
         FedAvg(fraction_evaluate=0.0).start(layered, initial_model(), num_rounds=1, timeout=1)
     assert layered.metrics()["failed_messages"] == 1
+
+
+def test_traffic_of_cells_is_counted_once_and_not_for_a_skipped_cell(tmp_path: Path) -> None:
+    from flower_edge.cli.rounds import cells_of, rounds_of
+
+    def cells(grid: Grid, round: Round) -> dict[str, list[int]]:
+        return {"a": [1000, 1001, 1002], "b": [1003, 1004] if round.cloud == 1 else [1003]}
+
+    strategy = Hierarchical(edge=lambda cell: Layered(FedAvg(), Metered()), cells=cells, edge_rounds=2)
+    with RunFolder.create("run", config={}, seed=1, root=tmp_path) as run, LocalGrid(toy_app(), 5) as grid:
+        strategy.start(grid, initial_model(), num_rounds=2, run=run)
+        totals = {name: edge.layered.metrics() for name, (edge, _) in strategy.tier._edges.items()}  # type: ignore[attr-defined]
+    shown = {line.cell: (line.up_bits, line.down_bits) for line in cells_of(run)}
+    assert shown == {name: (t["total_up_bits"], t["total_down_bits"]) for name, t in totals.items()}
+    up = [line.up_bits for line in rounds_of(run) if line.round]
+    assert sum(value or 0 for value in up) == sum(t["total_up_bits"] for t in totals.values())
+
+
+def test_an_evaluation_that_nobody_answered_is_told() -> None:
+    inner, app = toy_app(), ClientApp()
+    app.train()(inner)
+
+    with LocalGrid(app, 2) as grid:
+        edge = EdgeRounds("edge-0", FedAvg(), grid)
+        order = edge_order("edge-0", 1, 1, 1, 10.0, None)
+        content = RecordDict({"arrays": initial_model(), "config": ConfigRecord(), EDGE_RECORD: order})
+        reply = edge.handle(Message(content, 1, "evaluate"))
+    assert reply.content.config_records[EDGE_RECORD]["trouble"] == "none of its 2 terminals could evaluate"
+
+
+def test_a_list_that_a_strategy_changes_in_place_stays_changed() -> None:
+    class Appending(FedAvg):
+        def configure_train(self, server_round: int, arrays: Any, config: ConfigRecord, grid: Grid) -> Any:
+            config["hist"].append(server_round)  # type: ignore[union-attr, arg-type]
+            seen.append(list(config["hist"]))  # type: ignore[arg-type]
+            return super().configure_train(server_round, arrays, config, grid)
+
+    seen: list[list[int]] = []
+    with LocalGrid(toy_app(), 2) as grid:
+        Hierarchical(edge=lambda cell: Appending()).start(
+            grid, initial_model(), num_rounds=3, train_config=ConfigRecord({"hist": [0]})
+        )
+    assert seen == [[0, 1], [0, 1, 2], [0, 1, 2, 3]]
+
+
+def test_a_grid_closed_with_work_waiting_can_be_used_again() -> None:
+    inner, app = toy_app(), ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        time.sleep(0.15)
+        return inner(message, context)
+
+    def ask(grid: LocalGrid, timeout: float) -> int:
+        content = RecordDict({"arrays": initial_model(), "config": ConfigRecord({"server-round": 1})})
+        messages = [Message(content, node, "train") for node in grid.get_node_ids()]
+        return len(list(grid.send_and_receive(messages, timeout=timeout)))
+
+    grid = LocalGrid(app, 4, pool="threads", workers=1)
+    with grid:
+        assert ask(grid, 0.05) < 4
+    with grid:
+        assert ask(grid, 20.0) == 4
+
+
+def test_somebody_who_pulls_waits_for_replies_and_not_for_nodes() -> None:
+    from flower_edge.strategies.layered import LayeredGrid
+
+    with LocalGrid(toy_app(), 3) as local:
+        grid = LayeredGrid(local, [First(2)], timeout_s=0.05)
+        for _ in range(5):
+            list(grid.get_node_ids())
+            grid.pull_messages(["nothing"])
+            time.sleep(0.03)
+
+
+def test_a_cell_is_called_by_a_text() -> None:
+    from flower_edge.errors import ConfigError
+
+    with LocalGrid(toy_app(), 2) as grid, pytest.raises(ConfigError, match="cell 0 is a int"):
+        Hierarchical(edge=lambda cell: FedAvg(), cells=lambda g, r: {0: [1000, 1001]}).start(  # type: ignore[dict-item]
+            grid, initial_model()
+        )

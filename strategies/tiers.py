@@ -109,6 +109,12 @@ class CellTier:
                     )
                 seen[node] = name
             self._edge(grid, name)[1].nodes = list(nodes)
+        there = set(grid.get_node_ids())
+        if seen and there and not there & set(seen):
+            raise ConfigError(
+                f"the cells name nodes {sorted(seen)[:4]}…, and none of them is on the grid, "
+                f"whose ids are {sorted(there)[:4]}…; take them from grid.get_node_ids()"
+            )
         return {name: address for address, name in enumerate(members, start=1)}
 
     def deliver(self, grid: Grid, messages: list[Message], timeout_s: float) -> list[Message]:

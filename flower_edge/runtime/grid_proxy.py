@@ -196,8 +196,9 @@ class GridProxy(WrappedGrid):
             NotEnoughNodes: fewer than `expected_nodes` came within `join_timeout_s`.
         """
         self._wait_for_nodes()
+        self._ask([node_id for node_id in self.inner.get_node_ids() if node_id not in self._properties])
+        # Listed after the question: a strategy that was shown a node which has just gone would wait for it.
         nodes = list(self.inner.get_node_ids())
-        self._ask([node_id for node_id in nodes if node_id not in self._properties])
         if self._seed is not None and not self._seeded:
             random.seed(self._seed)
             self._seeded = True
@@ -231,7 +232,8 @@ class GridProxy(WrappedGrid):
         if not self._ask_properties or not nodes:
             return
         questions = [Message(RecordDict(), node_id, f"query.{PROPERTIES}") for node_id in nodes]
-        ids, replies = self._exchange(questions, self._join_timeout_s, len(questions), counted=False)
+        patience_s = min(self._join_timeout_s, self._deadline_s or math.inf)
+        ids, replies = self._exchange(questions, patience_s, len(questions), counted=False)
         for node_id, message_id in zip(nodes, ids, strict=True):
             reply = replies.get(message_id)
             if reply is None:

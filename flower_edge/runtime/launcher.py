@@ -118,7 +118,7 @@ def launch(
         LaunchInterrupted: Ctrl-C, SIGTERM or SIGHUP came (only noticed in the main thread).
     """
     begin_s = time.monotonic()
-    if timeout_s is not None and timeout_s <= 0:
+    if timeout_s is not None and not timeout_s > 0:
         raise ConfigError(f"timeout of {timeout_s} s: expected more than 0; leave it out to wait for ever")
     flower_app = read_app(Path(app))
     flower_app = replace(

@@ -161,19 +161,31 @@ def parse_run_config(texts: Iterable[str]) -> dict[str, Scalar]:
 
 
 def check_run_config(app: FlowerApp, overrides: Mapping[str, Scalar]) -> None:
-    """Refuse keys the app does not have: Flower would say no more than "Invalid run configuration".
+    """Refuse keys the app does not have, and values of another kind (number, text, truth) than its own.
+
+    Flower says no more of an unknown key than "Invalid run configuration", and does not look at types. Ranges are the
+    app's own business.
 
     Raises:
-        ConfigError: names every unknown key, with the nearest known one.
+        ConfigError: names every unknown key, with the nearest known one, and every value of another kind.
     """
     complaints = []
     for key in (key for key in overrides if key not in app.config):
         near = difflib.get_close_matches(key, app.config, n=1)
         known = f"known keys are {', '.join(sorted(app.config))}" if app.config else "the app has no keys at all"
         complaints.append(f"{key}: unknown key; {f'did you mean {near[0]!r}?' if near else known}")
+    for key, value in overrides.items():
+        if key in app.config and (wanted := _kind(app.config[key])) != _kind(value):
+            complaints.append(f"{key} = {value!r}: expected a {wanted}, as the app's own {app.config[key]!r}")
     if complaints:
         source = f"run config (the keys are those of [tool.flwr.app.config] in {app.folder / 'pyproject.toml'}):"
         raise ConfigError("\n  ".join([source, *complaints]))
+
+
+def _kind(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "truth value"
+    return "text" if isinstance(value, str) else "number"
 
 
 def run_config_toml(values: Mapping[str, Scalar]) -> str:

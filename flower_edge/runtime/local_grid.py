@@ -114,6 +114,12 @@ class LocalGrid(Grid):
         self._pool = pool
         self._serialise = serialise
         self._script = FaultScript.of(script)
+        for fault in self._script.faults:
+            if not 0 <= fault.node < len(nodes):
+                raise ConfigError(
+                    f"a fault for node {fault.node}: nodes are counted from 0 to {len(nodes) - 1} here, "
+                    "by their place; their ids are not meant"
+                )
         self._raise_errors = raise_errors
         self._run = empty_run(run_id)
         self._nodes = {

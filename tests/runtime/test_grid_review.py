@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp.strategy import FedAvg
 from local_grid_apps import ask, counting_app, numbers, reply_with
 
+from flower_edge.clients import answer_properties
 from flower_edge.errors import ConfigError, ResumeError
 from flower_edge.runtime import error_codes
 from flower_edge.runtime.devices import Device, Link
@@ -457,3 +459,23 @@ def test_our_error_codes_are_flowers() -> None:
         ErrorCode.NODE_UNAVAILABLE,
         ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
     ]
+
+
+def test_a_node_that_drops_out_while_it_is_asked_is_not_listed_any_more() -> None:
+    app = answer_properties(ClientApp())
+    with LocalGrid(app, 4, script=[Fault(node=1, kind="drop-out", at=1)]) as local:
+        proxy = GridProxy(local, expected_nodes=4)
+        assert list(proxy.get_node_ids()) == [1000, 1002, 1003]
+
+
+def test_a_silent_node_does_not_hold_up_the_first_listing_longer_than_a_round() -> None:
+    app = answer_properties(ClientApp())
+    begun_s = time.monotonic()
+    with LocalGrid(app, 3, script=[Fault(node=1, kind="silent", at=1)]) as local:
+        assert len(list(GridProxy(local, deadline_s=0.3, drain_s=0.0).get_node_ids())) == 3
+    assert time.monotonic() - begun_s < 30
+
+
+def test_a_fault_for_a_node_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a fault for node 1001: nodes are counted from 0 to 2"):
+        LocalGrid(ClientApp(), 3, script=[Fault(node=1001, kind="raise")])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flower_edge.errors import ConfigError
 from flower_edge.runtime.launcher_app import (
     Federation,
+    FlowerApp,
     check_run_config,
     parse_run_config,
     read_app,
@@ -157,3 +158,13 @@ def test_a_value_that_no_run_config_can_hold_is_refused() -> None:
         run_config_toml({"lrs": [0.1]})  # type: ignore[dict-item]
     with pytest.raises(ConfigError, match="two words"):
         run_config_toml({"two words": 1})
+
+
+def test_a_value_of_another_kind_is_refused_and_a_float_for_an_integer_left_to_the_app() -> None:
+    app = FlowerApp(Path("/app"), "app", {"rounds": 3, "fast": True, "name": "a"}, Federation())
+    with pytest.raises(ConfigError) as told:
+        check_run_config(app, {"rounds": "three", "fast": 1, "name": False})
+    assert "rounds = 'three': expected a number, as the app's own 3" in str(told.value)
+    assert "fast = 1: expected a truth value" in str(told.value)
+    assert "name = False: expected a text" in str(told.value)
+    check_run_config(app, {"rounds": 2.5, "fast": False, "name": "b"})

@@ -11,11 +11,23 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
-__all__ = ["derive_seed", "generator_state", "kept_generators", "restore_generators", "seeded_call"]
+__all__ = [
+    "blocks_open",
+    "derive_seed",
+    "generator_state",
+    "kept_generators",
+    "restore_generators",
+    "seeded_call",
+    "set_aside",
+]
+
+#: The states outside the blocks that are open, the outermost first. Every lane of a virtual clock has its own.
+_OUTSIDE: ContextVar[tuple[list[Any], ...]] = ContextVar("flower-edge-generators-outside", default=())
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -66,11 +78,13 @@ def kept_generators() -> Iterator[None]:
     >>> random.getstate() == before
     True
     """
-    before = generator_state()
+    outside = _kept()
+    _OUTSIDE.set((*_OUTSIDE.get(), outside))
     try:
         yield
     finally:
-        restore_generators(before)
+        _OUTSIDE.set(_OUTSIDE.get()[:-1])
+        _give_back(outside)
 
 
 @contextmanager
@@ -83,17 +97,55 @@ def seeded_call(seed: int) -> Iterator[None]:
     >>> random.getstate() == before
     True
     """
-    python, legacy = random.getstate(), np.random.get_state(legacy=False)
-    torch = sys.modules.get("torch")
-    kept = torch.get_rng_state() if torch else None
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    if torch:
-        torch.default_generator.manual_seed(seed)
+    with kept_generators():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        if torch := sys.modules.get("torch"):
+            torch.default_generator.manual_seed(seed)
+        yield
+
+
+def blocks_open() -> int:
+    """In how many blocks of `kept_generators` and `seeded_call` the caller is."""
+    return len(_OUTSIDE.get())
+
+
+@contextmanager
+def set_aside(above: int) -> Iterator[None]:
+    """Leave the caller's blocks, all but the outermost `above`, while others run, and come back to them.
+
+    The others draw from outside those blocks, and what they have drawn stays drawn when the blocks end.
+
+    >>> random.seed(1); expected = [random.random() for _ in range(2)]
+    >>> random.seed(1)
+    >>> with seeded_call(5):
+    ...     with set_aside(0):
+    ...         first = random.random()
+    >>> [first, random.random()] == expected
+    True
+    """
+    blocks = _OUTSIDE.get()[above:]
+    if not blocks:
+        yield
+        return
+    inside = _kept()
+    _give_back(blocks[0])
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
-        if torch and kept is not None:
-            torch.set_rng_state(kept)
+        blocks[0][:] = _kept()
+        _give_back(inside)
+
+
+def _kept() -> list[Any]:
+    """As `generator_state`, in the generators' own forms; for a moment, not for a checkpoint."""
+    torch = sys.modules.get("torch")
+    return [random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state() if torch else None]
+
+
+def _give_back(kept: list[Any]) -> None:
+    python, legacy, of_torch = kept
+    random.setstate(python)
+    np.random.set_state(legacy)
+    if of_torch is not None:
+        sys.modules["torch"].set_rng_state(of_torch)

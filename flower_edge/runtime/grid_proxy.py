@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from logging import INFO, WARNING, getLogger
 from types import MappingProxyType, TracebackType
@@ -181,11 +182,20 @@ class GridProxy(WrappedGrid):
         self._refused: dict[str, tuple[Message, bool]] = {}
         self._refusals = 0
         self._properties: dict[int, dict[str, Property]] = {}
+        self._durations_s: dict[int, float] = {}
+        self._cut_offs: list[int] = []
 
     @property
     def counts(self) -> Counts:
         """Messages so far."""
         return self._counts
+
+    def last_duration_s(self, node_id: int) -> float | None:
+        """Real seconds from sending a node its last answered training message to its reply; `None` without one.
+
+        Counted until the reply is looked for; from the first copy where a second one was sent. Errors do not count.
+        """
+        return self._durations_s.get(node_id)
 
     # -- nodes -----------------------------------------------------------------------------------------------------
 
@@ -258,9 +268,26 @@ class GridProxy(WrappedGrid):
         """
         batch = list(messages)
         limits_s = [limit for limit in (timeout, self._deadline_s) if limit is not None]
-        needed = quorum_count(self.quorum, len(batch))
+        needed = min([quorum_count(self.quorum, len(batch)), *self._cut_offs[-1:]])
         ids, replies = self._exchange(batch, min(limits_s, default=None), needed)
         return list(replies.values()) if self._order == "arrival" else [replies[i] for i in ids if i in replies]
+
+    @contextmanager
+    def cut_off_at(self, count: int) -> Iterator[None]:
+        """For the exchanges begun inside: each ends with its `count`-th usable reply, and `linger_s`, as with a quorum.
+
+        Of several blocks the innermost counts.
+
+        Raises:
+            ConfigError: `count` is less than 1.
+        """
+        if count < 1:
+            raise ConfigError(f"cut_off_at({count}): expected 1 or more usable replies")
+        self._cut_offs.append(count)
+        try:
+            yield
+        finally:
+            self._cut_offs.pop()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages without waiting; one id for each, in their order.
@@ -289,6 +316,8 @@ class GridProxy(WrappedGrid):
             # A SuperLink answers for a node with itself as the source: only the message tells who was meant.
             set_metadata(reply, src_node_id=entry.node_id, reply_to_message_id=own)
             self._abandon(entry, except_for=answered)
+            if entry.message.metadata.message_type.partition(".")[0] == "train" and not reply.has_error():
+                self._durations_s[entry.node_id] = self._clock() - entry.pushed_s
             replies.append(self._count(reply, entry.counted))
         self._resend_to_silent(asked)
         return replies
@@ -430,6 +459,7 @@ class GridProxy(WrappedGrid):
             "seeded": self._seeded,
             "counts": asdict(self._counts),
             "properties": [[node_id, dict(told)] for node_id, told in self._properties.items()],
+            "durations-s": [[node_id, duration_s] for node_id, duration_s in self._durations_s.items()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -437,3 +467,4 @@ class GridProxy(WrappedGrid):
         self._seeded = state["seeded"]
         self._counts = Counts(**state["counts"])
         self._properties.update({node_id: dict(told) for node_id, told in state["properties"]})
+        self._durations_s = dict(state["durations-s"])

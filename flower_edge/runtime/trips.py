@@ -9,10 +9,11 @@ The wait is that for a shared uplink, where there is one.
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from logging import getLogger
 from typing import Any
 
@@ -24,12 +25,15 @@ from ..wire import payload_bits
 from .devices import Device, Link, Work, jitter_factor
 from .generators import derive_seed
 
-__all__ = ["Errand", "Key", "SharedUplink", "Timetable", "Trip", "reported_work"]
+__all__ = ["Errand", "Key", "LastTrips", "SharedUplink", "Slowdown", "Timetable", "Trip", "reported_work"]
 
 log = getLogger(__name__)
 
 #: What a node is called in every run: its `partition-id`, or a name.
 Key = int | str
+
+#: Factor on the computing time of a message of which node computes from which virtual time on; 1 as its `Device` says.
+Slowdown = Callable[[Key, float], float]
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Trip:
 
     Attributes:
         message_id, node_id, key, kind: which message (its type is `kind`), to which node.
+        sent_s: when it was sent.
         start_s: when the node's downlink began to carry it.
         down_s, compute_s, up_s: what the way there, the computing and the way back took.
         wait_s: what the reply waited for the cell's shared uplink.
@@ -74,6 +79,7 @@ class Trip:
     node_id: int
     key: Key
     kind: str
+    sent_s: float
     start_s: float
     down_bits: int
     down_s: float = 0.0
@@ -137,6 +143,7 @@ class Timetable:
         seed: of the jitter; each message draws from (seed, key, how many-th message of that node).
         work: what a message made its node compute.
         cell_of, cell_up_bps: the cell of a key, and the rate of the uplink that the nodes of a cell share.
+        slowdown: how much slower than its `Device` says a node computes from a time on.
 
     Raises:
         ConfigError: only one of `cell_of` and `cell_up_bps`, or a rate that is not above 0.
@@ -151,12 +158,13 @@ class Timetable:
         work: Callable[[Message, Message], Work],
         cell_of: Callable[[Key], str] | None,
         cell_up_bps: Mapping[str, float] | None,
+        slowdown: Slowdown | None = None,
     ) -> None:
         if (cell_of is None) != (cell_up_bps is None):
             raise ConfigError("a shared uplink needs both cell_of (the cell of a key) and cell_up_bps (its rate)")
         self._devices: Mapping[Key, Device] = devices if isinstance(devices, Mapping) else dict(enumerate(devices))
         self._links: Mapping[Key, Link] = links if isinstance(links, Mapping) else dict(enumerate(links))
-        self._seed, self._work, self._cell_of = seed, work, cell_of
+        self._seed, self._work, self._cell_of, self._slowdown = seed, work, cell_of, slowdown
         self._uplinks = {cell: SharedUplink(rate_bps) for cell, rate_bps in (cell_up_bps or {}).items()}
         self._handled: dict[Key, int] = {}
         self._busy_until_s: dict[Key, float] = {}
@@ -202,6 +210,8 @@ class Timetable:
         start_s = max(errand.sent_s, self._busy_until_s.get(errand.key, 0.0))
         down_s = link.down_s(errand.down_bits, jitter_factor(link.jitter, draws[0]))
         compute_s = device.compute_s(self._work(errand.message, errand.reply), jitter_factor(device.jitter, draws[1]))
+        if self._slowdown is not None:
+            compute_s *= self._factor(errand.key, start_s + down_s)
         trip = _trip(
             errand,
             start_s=start_s,
@@ -210,6 +220,15 @@ class Timetable:
             up_bits=payload_bits(errand.reply.content),
         )
         return start_s + down_s + compute_s, errand.number, trip, jitter_factor(link.jitter, draws[2])
+
+    def _factor(self, key: Key, time_s: float) -> float:
+        assert self._slowdown is not None
+        factor = float(self._slowdown(key, time_s))
+        if not 0 < factor < math.inf:
+            raise ConfigError(
+                f"slowdown({key!r}, {time_s:g}) = {factor}: expected a finite factor above 0; 1 is as the Device says"
+            )
+        return factor
 
     def _carried_up(self, trip: Trip, ready_s: float, factor: float) -> Trip:
         link = self._links[trip.key]
@@ -253,6 +272,43 @@ class Timetable:
             self._uplinks[cell].booked_s = [(taken_s, free_s) for taken_s, free_s in booked]
 
 
+class LastTrips:
+    """The last training message of each node that was answered without an error: known once its reply is in.
+
+    >>> last = LastTrips()
+    >>> last.note(Trip("m", 1000, 0, "train", sent_s=1.0, start_s=1.0, down_bits=8, arrival_s=5.0))
+    >>> last.of(0, now_s=4.0), last.of(0, now_s=5.0).arrival_s
+    (None, 5.0)
+    """
+
+    def __init__(self) -> None:
+        # The last one that is in, and those under way, in the order of their arrival: a node answers one by one.
+        self._trips: dict[Key, deque[Trip]] = {}
+
+    def note(self, trip: Trip) -> None:
+        """A trip that was planned; trips of other messages than training, and errors, are passed over."""
+        if trip.kind.partition(".")[0] == "train" and not trip.failed:
+            self.of(trip.key, trip.sent_s)  # drops what nobody can ask for any more
+            self._trips.setdefault(trip.key, deque()).append(trip)
+
+    def of(self, key: Key, now_s: float) -> Trip | None:
+        """The last trip that had come to its end by `now_s`; `None` where there is none."""
+        trips = self._trips.get(key, deque())
+        while len(trips) > 1 and trips[1].arrival_s <= now_s:
+            trips.popleft()
+        return trips[0] if trips and trips[0].arrival_s <= now_s else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs, trips under way included: what a node takes is known when its reply would be in."""
+        return {"trips": [asdict(trip) for trips in self._trips.values() for trip in trips]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self._trips = {}
+        for trip in state["trips"]:
+            self.note(Trip(**trip))
+
+
 def _trip(errand: Errand, **values: Any) -> Trip:
     metadata = errand.message.metadata
     return Trip(
@@ -260,6 +316,7 @@ def _trip(errand: Errand, **values: Any) -> Trip:
         node_id=metadata.dst_node_id,
         key=errand.key,
         kind=metadata.message_type,
+        sent_s=errand.sent_s,
         down_bits=errand.down_bits,
         **values,
     )

@@ -24,7 +24,7 @@ from flower_edge.runtime.flower_private import set_metadata
 from flower_edge.runtime.grid_proxy import Counts, GridProxy, properties_of, quorum_count
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.virtual_clock import VirtualClock
-from flower_edge.runtime.wrapped_grid import WrappedGrid
+from flower_edge.runtime.wrapped_grid import WrappedGrid, grid_state, load_grid_state
 
 FIRST = LocalGrid.FIRST_NODE_ID
 
@@ -166,6 +166,76 @@ def test_a_quorum_fraction_asks_for_that_share_rounded_up(fraction: float, messa
     count = quorum_count(fraction, messages)
     assert 1 <= count <= messages
     assert fraction * messages - 1e-6 <= count < fraction * messages + 1
+
+
+class HeldBack(WrappedGrid):
+    """Hands a node's replies out some seconds of a clock after the message was pushed."""
+
+    def __init__(self, inner: Grid, fake: FakeTime, delays_s: dict[int, float]) -> None:
+        super().__init__(inner)
+        self.fake, self.delays_s, self.due_s = fake, delays_s, dict[str, float]()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        messages = list(messages)
+        ids = list(self.inner.push_messages(messages))
+        for message_id, message in zip(ids, messages, strict=True):
+            self.due_s[message_id] = self.fake.now_s + self.delays_s.get(message.metadata.dst_node_id - FIRST, 0.0)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self.inner.pull_messages([i for i in message_ids if self.due_s[i] <= self.fake.now_s])
+
+
+def test_a_cut_off_ends_the_rounds_inside_it_and_no_others() -> None:
+    fake = FakeTime()
+    with local(4, [Fault(2, "raise")]) as inner:
+        slow = HeldBack(inner, fake, {0: 3.0, 1: 1.0})
+        grid = GridProxy(slow, ask_properties=False, sleep=fake.sleep, clock=fake.clock, poll_s=0.25)
+        everyone = range(1000, 1004)
+        with grid.cut_off_at(3):
+            with grid.cut_off_at(1):
+                assert senders(grid.send_and_receive(training(everyone))) == [2, 3]
+            assert fake.now_s == 0.0
+            with grid.cut_off_at(2):
+                assert senders(grid.send_and_receive(training(everyone))) == [1, 2, 3]
+            assert fake.now_s == 1.0
+        assert senders(grid.send_and_receive(training(everyone))) == [0, 1, 2, 3]
+        assert fake.now_s == 4.0
+        assert grid.counts.silent == 3
+
+
+def test_a_cut_off_never_waits_for_more_than_the_quorum_and_asks_for_one_reply_at_least() -> None:
+    with local(3, [Fault(0, "silent")]) as inner:
+        grid, fake = proxied(inner, quorum=2)
+        with grid.cut_off_at(30):
+            assert senders(grid.send_and_receive(training([1000, 1001, 1002]))) == [1, 2]
+        assert fake.now_s == 0.0
+        with pytest.raises(ConfigError, match=r"cut_off_at\(0\): expected 1 or more"), grid.cut_off_at(0):
+            pass
+
+
+def test_how_long_a_node_took_is_that_of_its_last_answered_training_message() -> None:
+    fake, app = FakeTime(), echo_app()
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return Message(RecordDict(), reply_to=message)
+
+    with local(2, [Fault(0, "raise", at=3), Fault(1, "silent")], app) as inner:
+        slow = HeldBack(inner, fake, {0: 2.0})
+        grid = GridProxy(slow, ask_properties=False, sleep=fake.sleep, clock=fake.clock, poll_s=0.25, deadline_s=5.0)
+        assert grid.last_duration_s(1000) is None
+        grid.send_and_receive(training([1000]))
+        assert grid.last_duration_s(1000) == 2.0
+        slow.delays_s[0] = 1.0
+        for message in (Message(RecordDict(), 1000, "evaluate"), *training([1000, 1001])):
+            grid.send_and_receive([message])
+        assert (grid.last_duration_s(1000), grid.last_duration_s(1001)) == (2.0, None)
+        again, _ = proxied(inner)
+        load_grid_state(again, grid_state(grid))
+        assert again.last_duration_s(1000) == 2.0
+        grid.send_and_receive(training([1000]))
+        assert grid.last_duration_s(1000) == 1.0
 
 
 # -- late replies ------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from flower_edge.clients.properties import answer_properties
 from flower_edge.errors import ConfigError, NestingError, ProtocolError
 from flower_edge.ledger import Ledger
+from flower_edge.runtime import abilities
 from flower_edge.runtime.devices import Device, Link, Work, draw_devices, draw_links
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.flower_private import clone_message
@@ -391,6 +392,84 @@ def test_waiting_moves_time_forward_only_and_refuses_what_is_no_time() -> None:
         grid.wait_until(float("nan"))
 
 
+# -- a load that changes, and what is known of the last message --------------------------------------------------------
+
+
+def test_a_slowdown_counts_from_when_the_node_begins_to_compute() -> None:
+    # Down in 2 s, computing 10 s alone. The load comes at 3 s: it is the second message that meets it.
+    asked: list[tuple[int | str, float]] = []
+
+    def slowdown(key: int | str, time_s: float) -> float:
+        asked.append((key, time_s))
+        return 1.0 if time_s < 3.0 else 2.5
+
+    grid = clocked(1, devices=[Device(step_s=0.5, fixed_s=5.0)], links=[Link(latency_s=2.0)], slowdown=slowdown)
+    grid.send_and_receive(messages_to([0, 0]))
+    assert [(trip.compute_s, trip.arrival_s) for trip in grid.trips] == [(10.0, 14.0), (25.0, 43.0)]
+    assert asked == [(0, 2.0), (0, 16.0)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.1, 50.0))
+def test_a_constant_slowdown_is_a_slower_device(factor: float) -> None:
+    slowed = clocked(2, step_s=[0.5, 0.25], slowdown=lambda key, time_s: factor)
+    slower = clocked(2, step_s=[0.5 * factor, 0.25 * factor])
+    for grid in (slowed, slower):
+        grid.send_and_receive(messages_to([0, 1, 0]))
+    assert slowed.now_s == pytest.approx(slower.now_s)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_slowdown_that_cannot_be_is_refused_with_its_node_and_time(factor: float) -> None:
+    grid = clocked(1, links=[Link(latency_s=2.0)], slowdown=lambda key, time_s: factor)
+    with pytest.raises(ConfigError, match=rf"slowdown\(0, 2\) = {factor}: expected a finite factor above 0"):
+        grid.send_and_receive(messages_to([0]))
+
+
+def test_the_last_training_message_of_a_node_is_known_once_its_reply_is_in() -> None:
+    grid = clocked(2, step_s=[0.1, 0.4])
+    ids = grid.push_messages(messages_to([0, 1, 1]))
+    seen = []
+    while (now_s := grid.advance_to_next()) is not None:
+        seen.append((now_s, grid.last_duration_s(1000), grid.last_duration_s(1001)))
+        list(grid.pull_messages(ids))
+    # The second message of node 1 was sent at 0 s and waited for the first.
+    assert seen == [(1.0, 1.0, None), (4.0, 1.0, 4.0), (8.0, 1.0, 8.0)]
+    trip = grid.last_trip(1001)
+    assert trip is not None
+    assert (trip.sent_s, trip.start_s, trip.compute_s, trip.arrival_s) == (0.0, 4.0, 4.0, 8.0)
+
+
+def test_a_late_reply_tells_how_long_its_node_took_when_it_would_have_been_in() -> None:
+    grid = clocked(2, step_s=[0.1, 0.4], deadline_s=2.0)
+    grid.send_and_receive(messages_to([0, 1]))
+    assert (grid.late, grid.last_duration_s(1001)) == (1, None)
+    grid.wait_until(4.0)
+    assert grid.last_duration_s(1001) == 4.0
+
+
+def test_evaluation_and_errors_do_not_change_what_is_known_of_the_last_training() -> None:
+    grid = clocked(1, step_s=[0.1], script=[Fault(0, "raise", at=3)])
+    for kind in ("train", "evaluate", "train"):
+        grid.send_and_receive(messages_to([0], kind=kind))
+    assert [trip.failed for trip in grid.trips] == [True]
+    trip = grid.last_trip(1000)
+    assert trip is not None
+    assert (trip.kind, trip.sent_s, trip.arrival_s) == ("train", 0.0, 1.0)
+    assert abilities.last_duration_s(WrappedGrid(grid), 1000) == 1.0
+
+
+def test_a_checkpoint_holds_the_last_training_of_every_node_and_that_of_late_ones() -> None:
+    grid = clocked(2, step_s=[0.1, 0.4], deadline_s=2.0)
+    grid.send_and_receive(messages_to([0, 1]))
+    resumed = clocked(2, step_s=[0.1, 0.4], deadline_s=2.0)
+    load_grid_state(resumed, grid_state(grid))
+    for one in (grid, resumed):
+        one.wait_until(10.0)
+        assert (one.last_duration_s(1000), one.last_duration_s(1001)) == (1.0, 4.0)
+    assert resumed.last_trip(1001) == grid.last_trip(1001)
+
+
 # -- with a strategy, and checkpoints ----------------------------------------------------------------------------------
 
 
@@ -483,7 +562,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "virtual_clock.md"
 @pytest.mark.skipif(not PAGE.exists(), reason="docs/ is not part of an installed package")
 def test_the_page_about_the_clock_runs_and_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    (printed,) = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
-    exec(compile(code, str(PAGE), "exec"), {"__name__": "page"})
-    assert capsys.readouterr().out == printed
+    code = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    printed = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block, expected in zip(code, printed, strict=True):
+        exec(compile(block, str(PAGE), "exec"), names)
+        assert capsys.readouterr().out == expected

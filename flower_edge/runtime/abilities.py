@@ -1,0 +1,56 @@
+"""What a chain of grids can tell or do beyond Flower's Grid: the time, how long a node took, an early end.
+
+Asked by name through the chain, from the outermost grid in: a grid that has the ability answers, none has to. Nothing
+here keeps anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from .trips import Trip
+from .wrapped_grid import chain
+
+__all__ = ["cutting_off", "last_duration_s", "last_trip", "now_s"]
+
+
+def now_s(grid: Grid) -> float | None:
+    """The virtual time of the first grid in the chain that has one; `None` without a virtual clock."""
+    for link in chain(grid):
+        time_s = getattr(link, "now_s", None)
+        if isinstance(time_s, int | float):
+            return float(time_s)
+    return None
+
+
+def last_duration_s(grid: Grid, node_id: int) -> float | None:
+    """Seconds from sending to reply of the node's last answered training message; `None` where nobody knows."""
+    found: Any = _first_answer(grid, "last_duration_s", node_id)
+    return None if found is None else float(found)
+
+
+def last_trip(grid: Grid, node_id: int) -> Trip | None:
+    """The node's last training message there and back on a virtual clock; `None` where nobody knows."""
+    found: Trip | None = _first_answer(grid, "last_trip", node_id)
+    return found
+
+
+def _first_answer(grid: Grid, ability: str, node_id: int) -> Any:
+    for link in chain(grid):
+        ask = getattr(link, ability, None)
+        if callable(ask) and (found := ask(node_id)) is not None:
+            return found
+    return None
+
+
+@contextmanager
+def cutting_off(grid: Grid, count: int | None) -> Iterator[None]:
+    """Let exchanges inside the block end at `count` usable replies, where a grid of the chain can do that."""
+    able = None if count is None else next((link for link in chain(grid) if hasattr(link, "cut_off_at")), None)
+    block: Any = nullcontext() if able is None else getattr(able, "cut_off_at")(count)  # noqa: B009
+    with block:
+        yield

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from .local_grid import LocalGrid
     from .narrowed_grid import NarrowedGrid
     from .node_state import Handover, NodeState
-    from .stepped_decisions import Change, Continue, Drop, Replace, StepEvent, Stop
+    from .stepped_decisions import Change, Continue, Detach, Drop, Progress, Replace, StepEvent, Stop
     from .stepped_grid import SteppedGrid
+    from .stepped_period import UntilPeriodEnds
     from .trips import Trip
     from .virtual_clock import VirtualClock
     from .wrapped_grid import WrappedGrid
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Change",
     "Continue",
+    "Detach",
     "Device",
     "Drop",
     "Fault",
@@ -36,11 +38,13 @@ __all__ = [
     "LocalGrid",
     "NarrowedGrid",
     "NodeState",
+    "Progress",
     "Replace",
     "StepEvent",
     "SteppedGrid",
     "Stop",
     "Trip",
+    "UntilPeriodEnds",
     "VirtualClock",
     "Work",
     "WrappedGrid",
@@ -57,8 +61,9 @@ _MODULES = {
     "local_grid": ("LocalGrid",),
     "narrowed_grid": ("NarrowedGrid",),
     "node_state": ("Handover", "NodeState"),
-    "stepped_decisions": ("Change", "Continue", "Drop", "Replace", "StepEvent", "Stop"),
+    "stepped_decisions": ("Change", "Continue", "Detach", "Drop", "Progress", "Replace", "StepEvent", "Stop"),
     "stepped_grid": ("SteppedGrid",),
+    "stepped_period": ("UntilPeriodEnds",),
     "trips": ("Trip",),
     "virtual_clock": ("VirtualClock",),
     "wrapped_grid": ("WrappedGrid",),

@@ -1,6 +1,6 @@
 """What an edge can decide between two slices of a terminal's training, and the record of what it decided.
 
-Frozen values and one default policy. Nothing here sends anything; `stepped_grid` carries the decisions out.
+Frozen values and one default policy. Nothing here sends anything; `stepped_work` carries the decisions out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ __all__ = [
     "Continue",
     "Decide",
     "Decision",
+    "Detach",
     "Drop",
     "Progress",
     "Replace",
@@ -32,6 +33,9 @@ Scalar = bool | int | float | str | bytes
 class Progress:
     """Where one node is in its task, after a slice or when it failed.
 
+    Times are those of the virtual clock in the chain where there is one, else of the grid's own `clock`. A pace counts
+    everything from the sending of a task to the last reply, so the links are in it.
+
     Attributes:
         node_id: the node.
         steps_done: steps its model has made in this task.
@@ -40,6 +44,14 @@ class Progress:
         request: what the terminal asks for, if anything.
         round: the strategy's `server-round`; 0 where it tells none.
         error: why the node cannot go on; then only `Replace` can help.
+        cell: the edge that gave the task; empty where there is only one federation.
+        now_s: the present time.
+        begun_s: when this task's first slice was sent.
+        round_begun_s: when the first slice of any task of this cell and round was sent.
+        asked: nodes that have or had a task of this cell and round, the enlisted and the replaced among them.
+        step_s: seconds per step of this task so far; `None` before its first step.
+        median_step_s: the median of that number over all tasks of this cell and round that have made a step, ended
+            ones and this one among them; `None` where none has.
     """
 
     node_id: int
@@ -49,11 +61,25 @@ class Progress:
     request: Request | None = None
     round: int = 0
     error: str | None = None
+    cell: str = ""
+    now_s: float = 0.0
+    begun_s: float = 0.0
+    round_begun_s: float = 0.0
+    asked: frozenset[int] = frozenset()
+    step_s: float | None = None
+    median_step_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Continue:
-    """Send the next slice."""
+    """Send the next slice.
+
+    Attributes:
+        enlist: nodes that begin the same task, too, with the message as the strategy made it; it gets their replies
+            in addition. A node that has or had a task of this cell and round is passed over.
+    """
+
+    enlist: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +119,27 @@ class Replace:
     keep_work: bool = False
 
 
-Decision = Continue | Change | Stop | Drop | Replace
+@dataclass(frozen=True)
+class Detach:
+    """Let the node go on alone: what is left of its task is one slice, and the exchange does not wait for it.
+
+    The reply is handed out at the beginning of a later training exchange of the same cell, when it has arrived and the
+    node can be reached; a record `flower-edge.late` in it tells the round whose model it began with. Until it has
+    arrived the node is busy: a new task for it waits.
+
+    Attributes:
+        steps: at most so many more; 0 collects the model as it is, when the node can be reached. Default: all.
+    """
+
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 0:
+            raise ConfigError(f"Detach(steps={self.steps}): expected 0 or more, or None for all that are left")
+
+
+Decision = Continue | Change | Stop | Drop | Replace | Detach
+#: A policy. It decides from what it is told and knows: it must not send messages or let time pass.
 Decide = Callable[[Progress], Decision]
 
 
@@ -103,7 +149,7 @@ def honour_requests(progress: Progress) -> Decision:
     >>> honour_requests(Progress(1000, 4, 20, request=Request("overload")))
     Stop()
     >>> honour_requests(Progress(1000, 4, 20, request=Request("join")))
-    Continue()
+    Continue(enlist=())
     """
     return Stop() if progress.request is not None and progress.request.kind in ("stop", "overload") else Continue()
 
@@ -117,7 +163,8 @@ class StepEvent:
         node_id: the node it is about.
         step: steps done when it was taken.
         request: the terminal's request in words; empty if it made none.
-        decision: `continue`, `change`, `stop`, `drop`, `replace`, or `none` where there was nothing to decide.
+        decision: `continue`, `change`, `stop`, `drop`, `replace`, `detach`, `enlist` (about the node that was), or
+            `none` where there was nothing to decide.
         outcome: what became of the work: `kept on the node`, `returned`, `discarded`, `lost`, with a reason if any.
     """
 

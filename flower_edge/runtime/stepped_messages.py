@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..wire import copy_content
 
 __all__ = [
+    "LATE_RECORD",
     "REQUEST_RECORD",
     "STEPS_KEY",
     "STEP_RECORD",
@@ -41,6 +42,8 @@ STEPS_KEY: Final = "local-steps"
 STEP_RECORD: Final = "flower-edge.step"
 #: Record in which a terminal says what it wants; no strategy ever sees it.
 REQUEST_RECORD: Final = "flower-edge.request"
+#: Record in a reply that comes after its round: the round whose model it began with (`base-round`), `cell`, `steps`.
+LATE_RECORD: Final = "flower-edge.late"
 
 #: Config keys of a slice.
 START, STOP, TOTAL, RETURN, TASK = "step-start", "step-stop", "steps-total", "step-return", "step-task"

@@ -1,6 +1,6 @@
 """The edge's side of one sliced task: which message comes next, and the one reply its slices add up to.
 
-No grid and no decision in here; `stepped_grid` moves the messages and asks what to do.
+No grid and no decision in here; `stepped_work` asks what to do and `stepped_grid` moves the messages.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from flwr.app import ConfigRecord, Error, Message, MetricRecord
 from ..errors import ProtocolError
 from ..wire import copy_content
 from .flower_private import clone_message, set_metadata
+from .stepped_crew import Crew
 from .stepped_messages import REQUEST_RECORD, STEP_RECORD, STEPS_KEY, SliceOrder, StepRange, with_order
 
 __all__ = ["RULES", "Part", "Rule", "SlicedTask", "StepModMissing", "merge_metrics"]
@@ -67,7 +68,7 @@ def _merge(values: list[tuple[int, Any]], rule: Rule) -> Any:
     return sum(steps * value for steps, value in values) / total if total else last
 
 
-@dataclass
+@dataclass(eq=False)
 class SlicedTask:
     """One original message, to one node, on its way through its slices.
 
@@ -77,11 +78,15 @@ class SlicedTask:
         original: the message as the strategy made it, for this node.
         record: the config record that tells the number of steps.
         total: that number.
-        round: the strategy's round; 0 where it tells none.
+        crew: the cell and round it belongs to, and who else works there.
         steps_key: the config key of the number of steps.
         tried: nodes that have failed at this task before.
         done: steps the node's model has made.
         order: the slice in flight or last answered.
+        slice_id: what the grid calls the slice in flight; `None` where none is.
+        begun_s: when its first slice was sent.
+        detached: nobody waits for it any more.
+        over: it has ended; what still comes of it is nobody's.
     """
 
     key: str
@@ -89,11 +94,15 @@ class SlicedTask:
     original: Message
     record: str
     total: int
-    round: int
+    crew: Crew
     steps_key: str = STEPS_KEY
     tried: frozenset[int] = frozenset()
     done: int = 0
     order: SliceOrder | None = None
+    slice_id: str | None = None
+    begun_s: float = 0.0
+    detached: bool = False
+    over: bool = False
     _changed: dict[str, Any] = field(default_factory=dict)
     _parts: list[Part] = field(default_factory=list)
 
@@ -101,6 +110,18 @@ class SlicedTask:
     def node_id(self) -> int:
         """The node that does it."""
         return self.original.metadata.dst_node_id
+
+    @property
+    def round(self) -> int:
+        """The strategy's round; 0 where it tells none."""
+        return self.crew.round
+
+    def begin(self, steps: int, now_s: float) -> Message:
+        """The message that asks for the first `steps` steps."""
+        self.begun_s = now_s
+        if self.crew.begun_s is None:
+            self.crew.begun_s = now_s
+        return self.slice(steps)
 
     def change(self, config: Mapping[str, Any]) -> None:
         """Use other config values from the next slice on."""
@@ -114,9 +135,14 @@ class SlicedTask:
         stop = min(self.done + steps, self.total)
         return self._message(stop, returns=stop == self.total)
 
+    def last(self, steps: int | None) -> Message:
+        """The message that asks for at most so many more steps (`None`: what is left), and for the model."""
+        left = self.total - self.done
+        return self._message(self.done + (left if steps is None else min(steps, left)), returns=True)
+
     def closing(self) -> Message:
         """The message that asks for no step and for the model as it is."""
-        return self._message(self.done, returns=True)
+        return self.last(0)
 
     def _message(self, stop: int, *, returns: bool) -> Message:
         first = self.order is None

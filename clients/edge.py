@@ -14,7 +14,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
 
 from flower_edge.errors import ProtocolError, ResumeError
-from flower_edge.runtime.edge_rounds import EDGE_RECORD, EdgeRounds
+from flower_edge.runtime.edge_messages import EDGE_RECORD
+from flower_edge.runtime.edge_rounds import EdgeRounds
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.node_state import NodeState
 

@@ -24,6 +24,7 @@ __all__ = [
     "cast_like",
     "check_model",
     "copy_content",
+    "difference",
     "error_reason",
     "model_spec",
     "packet_bytes",
@@ -118,6 +119,16 @@ def cast_like(record: ArrayRecord, spec: ModelSpec) -> ArrayRecord:
         if (np.issubdtype(wanted, np.integer) or wanted == np.bool_) and np.issubdtype(values.dtype, np.floating):
             values = np.rint(values)
         out[name] = Array(np.asarray(values.astype(wanted)))
+    return ArrayRecord(out)
+
+
+def difference(one: ArrayRecord, other: ArrayRecord) -> ArrayRecord:
+    """one − other, array by array, in float64 and cast back; whole numbers stay float64, for they may be negative."""
+    out: dict[str, Array] = {}
+    for name, array in one.items():
+        before, after = other[name].numpy(), array.numpy()
+        dtype = after.dtype if np.issubdtype(after.dtype, np.floating) else np.dtype(np.float64)
+        out[name] = Array(np.asarray((after.astype(np.float64) - before.astype(np.float64)).astype(dtype)))
     return ArrayRecord(out)
 
 

@@ -14,7 +14,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from flower_edge.errors import ConfigError, NestingError, ResumeError
+from flower_edge.events import Event
 from flower_edge.rounds import Kind, Round
+from flower_edge.runtime.abilities import cutting_off
 from flower_edge.runtime.narrowed_grid import Patience, minimum_nodes
 from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
 from flower_edge.runtime.wrapped_grid import WrappedGrid
@@ -80,6 +82,33 @@ class LayeredGrid(WrappedGrid):
             for name, value in layer.metrics(state).items()
         }
 
+    def scored(self, round: Round, metrics: Mapping[str, float]) -> None:
+        """What an evaluation found after the round's merge."""
+        for i, layer in enumerate(self.layers):
+            self.states[i] = layer.scored(self.states[i], round, metrics)
+
+    def events(self) -> list[Event]:
+        """What happened since the last call."""
+        told: list[Event] = []
+        for i, layer in enumerate(self.layers):
+            own, self.states[i] = layer.events(self.states[i])
+            told += own
+        return told
+
+    def hand_over(self, node_id: int) -> list[Any]:
+        """What each layer knows of a terminal that goes to another edge, in the order of the layers."""
+        parcels = []
+        for i, layer in enumerate(self.layers):
+            parcel, self.states[i] = layer.hand_over(self.states[i], node_id)
+            parcels.append((type(layer).__name__, parcel))
+        return parcels
+
+    def take_over(self, node_id: int, parcels: list[Any]) -> None:
+        """Inverse of `hand_over` at the other edge; what its layers have no counterpart for is left."""
+        for i, (layer, (name, parcel)) in enumerate(zip(self.layers, parcels, strict=False)):
+            if parcel is not None and name == type(layer).__name__:
+                self.states[i] = layer.take_over(self.states[i], node_id, parcel)
+
     # -- the Grid
 
     def get_node_ids(self) -> Iterable[int]:
@@ -97,30 +126,41 @@ class LayeredGrid(WrappedGrid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages, through the layers, without waiting."""
         self._patience.reset()
-        return self.inner.push_messages(self._outbound(list(messages)))
+        return self.inner.push_messages(self.outgoing(list(messages)))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that have arrived, through the layers."""
         # Whoever pulls waits for replies and not for nodes.
         self._patience.reset()
         replies = list(self.inner.pull_messages(list(message_ids)))
-        return self._inbound(replies) if replies else []
+        return self.incoming(replies) if replies else []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages through the layers and wait for their replies."""
-        return self.hop(list(messages), lambda outgoing: list(self.inner.send_and_receive(outgoing, timeout=timeout)))
+        return self.hop(list(messages), lambda outgoing: self._exchange(outgoing, timeout))
+
+    def _exchange(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        counts = [
+            count
+            for layer, state in zip(self.layers, self.states, strict=True)
+            if (count := layer.cut_off(state, self.round)) is not None
+        ]
+        with cutting_off(self.inner, min(counts, default=None)):
+            return list(self.inner.send_and_receive(messages, timeout=timeout))
 
     def hop(self, messages: list[Message], deliver: Callable[[list[Message]], list[Message]]) -> list[Message]:
         """Take messages through the layers, deliver them in some way, take the replies back through the layers."""
-        self._patience.reset()
-        return self._inbound(deliver(self._outbound(messages)))
+        return self.incoming(deliver(self.outgoing(messages)))
 
-    def _outbound(self, messages: list[Message]) -> list[Message]:
+    def outgoing(self, messages: list[Message]) -> list[Message]:
+        """Take messages through the layers, towards the nodes."""
+        self._patience.reset()
         for i, layer in enumerate(self.layers):
             messages, self.states[i] = layer.outbound(self.states[i], self.round, messages)
         return messages
 
-    def _inbound(self, replies: list[Message]) -> list[Message]:
+    def incoming(self, replies: list[Message]) -> list[Message]:
+        """Take replies through the layers, towards the strategy."""
         for i, layer in reversed(list(enumerate(self.layers))):
             replies, self.states[i] = layer.inbound(self.states[i], self.round, replies)
         return replies

@@ -16,6 +16,7 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from flower_edge.errors import NestingError
+from flower_edge.events import Event
 from flower_edge.rounds import Round
 
 __all__ = ["Identity", "Layer", "Stage", "check_order"]
@@ -62,9 +63,32 @@ class Layer(Generic[State]):
         """The model before a round's merge and after it; what is returned goes on."""
         return after, state
 
+    def cut_off(self, state: State, round: Round) -> int | None:
+        """After how many usable replies this exchange need not wait longer; `None` waits for all of them."""
+        return None
+
+    def scored(self, state: State, round: Round, metrics: Mapping[str, float]) -> State:
+        """What an evaluation found after the round's merge: the centre's own where there is one, else the clients'."""
+        return state
+
     def stop(self, state: State, round: Round) -> str | None:
         """A reason to end the training after this round, or `None`."""
         return None
+
+    def events(self, state: State) -> tuple[list[Event], State]:
+        """What happened since the last call, to be recorded; taken once per round."""
+        return [], state
+
+    def hand_over(self, state: State, node_id: int) -> tuple[Any, State]:
+        """What this layer knows of a terminal that goes to another edge, in plain values; it may forget it here.
+
+        `None` is nothing. The layer of the same class and place at the other edge is given it in `take_over`.
+        """
+        return None, state
+
+    def take_over(self, state: State, node_id: int, parcel: Any) -> State:
+        """Inverse of `hand_over`, at the edge where the terminal has come to."""
+        return state
 
     def metrics(self, state: State) -> Mapping[str, float]:
         """Numbers to record after this round."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from logging import getLogger
 from typing import Any, Protocol
@@ -18,11 +18,14 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from flower_edge.errors import ConfigError, ModelMismatch, ResumeError
+from flower_edge.events import Event
 from flower_edge.rounds import Round
+from flower_edge.runtime.abilities import now_s
 from flower_edge.runtime.exchange import evaluate_once, train_once
 from flower_edge.runtime.generators import generator_state, restore_generators
 from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
-from flower_edge.runtime.wrapped_grid import chain, grid_state, load_grid_state
+from flower_edge.runtime.wrapped_grid import grid_state, load_grid_state
+from flower_edge.store.rows import Row
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.wire import arrays_of, check_model, model_spec, records_from_tree, records_to_tree
 
@@ -45,7 +48,7 @@ class RoundReport:
         counts: numbers of nodes, messages, bits, recorded as they are.
         cells: the same for each cell.
         traffic: what layers inside the cells measured in this round so far, by cell.
-        events: things worth telling, in words.
+        events: things worth telling.
     """
 
     arrays: ArrayRecord | None = None
@@ -53,7 +56,7 @@ class RoundReport:
     counts: dict[str, float] = field(default_factory=dict)
     cells: dict[str, dict[str, float]] = field(default_factory=dict)
     traffic: dict[str, dict[str, float]] = field(default_factory=dict)
-    events: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
 
 class Work(Protocol):
@@ -178,10 +181,11 @@ def drive(
 
         # What an evaluation measured contains what training did.
         traffic = {**trained.traffic, **evaluated.traffic}
+        session.scored(Round(number), central if central is not None else evaluated.metrics)
         session.finish_round(number, arrays, result, central or evaluated.metrics, traffic)
         if reason := session.stop(Round(number)):
             log.info("Stopping after round %d: %s", number, reason)
-            session.event(number, f"stopped: {reason}")
+            session.events(number, [Event("stopped", f"stopped: {reason}")])
             break
 
     log.info("")
@@ -206,6 +210,11 @@ class _Session:
         hook = getattr(self.grid, "merged", None)
         return after if hook is None else hook(round, before, after)
 
+    def scored(self, round: Round, metrics: MetricRecord | None) -> None:
+        hook = getattr(self.grid, "scored", None)
+        if hook is not None and metrics is not None:
+            hook(round, {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)})
+
     def stop(self, round: Round) -> str | None:
         hook = getattr(self.grid, "stop", None)
         return None if hook is None else hook(round)
@@ -224,18 +233,27 @@ class _Session:
             self.record("nodes", number, report.counts)
         for cell, values in report.cells.items():
             self.record(kind, number, values, cell=cell)
-        for text in report.events:
-            self.event(number, text)
+        self.events(number, report.events)
 
-    def event(self, number: int, text: str) -> None:
-        self.record("event", number, {"text": text})
+    def events(self, number: int, events: Iterable[Event]) -> None:
+        if self.run is None:
+            return
+        present_s = self.virtual_s()
+        self.run.record_rows(
+            Row(
+                "event",
+                number,
+                event.row(),
+                cell=event.cell,
+                node=event.node,
+                edge_round=event.edge_round,
+                virtual_s=present_s if event.time_s is None else event.time_s,
+            )
+            for event in events
+        )
 
     def virtual_s(self) -> float | None:
-        for link in chain(self.grid):
-            now_s = getattr(link, "now_s", None)
-            if isinstance(now_s, int | float):
-                return float(now_s)
-        return None
+        return now_s(self.grid)
 
     def finish_round(
         self,
@@ -245,6 +263,9 @@ class _Session:
         scores: MetricRecord | None,
         traffic: Mapping[str, Mapping[str, float]],
     ) -> None:
+        happened = getattr(self.grid, "events", None)
+        # Taken even where nobody records them: they must not pile up.
+        self.events(number, happened() if callable(happened) else ())
         if self.run is None:
             return
         for cell, values in traffic.items():

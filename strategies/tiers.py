@@ -1,39 +1,29 @@
-"""How the centre reaches its edges: the `Tier` promise and its answers.
+"""How the centre reaches its edges: the `Tier` promise, and the answer for edges that are nodes of the Grid.
 
-`CellTier`: the terminals are nodes of the centre's own Grid; the edges live in the ServerApp, each on a Grid narrowed
-to its cell. `LocalTier`: every node of the Grid is an edge, an `edge_app` from `flower_edge.clients`. Both answer the
-same messages with the same `EdgeRounds`, so they give equal models for one seed. An edge in front of a SuperLink of
-its own is reached as `LocalTier` reaches it.
+`LocalTier`: every node of the Grid is an edge, an `edge_app` from `flower_edge.clients`. An edge in front of a
+SuperLink of its own is reached the same way. `CellTier`, whose edges live in the ServerApp, is in `cell_tier`. Both
+answer the same messages with the same `EdgeRounds`, so they give equal models for one seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from logging import getLogger
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from flwr.app import Error, Message
+from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from flower_edge.errors import ConfigError
+from flower_edge.events import Event
 from flower_edge.rounds import Round
-from flower_edge.runtime.client_call import reason_of
-from flower_edge.runtime.edge_rounds import EDGE_RECORD, EdgeRounds
-from flower_edge.runtime.error_codes import CLIENT_RAISED
-from flower_edge.runtime.flower_private import clone_message, set_metadata
 from flower_edge.runtime.grid_proxy import GridProxy
-from flower_edge.runtime.narrowed_grid import NarrowedGrid
-from flower_edge.runtime.virtual_clock import VirtualClock
-from flower_edge.runtime.wrapped_grid import find
-from flower_edge.wire import copy_content
+from flower_edge.runtime.wrapped_grid import chain, find, undisturbed
 
-from .cells import Cells, place_of
-from .layered import refuse_layered_inside
+from .cells import place_of
 
-__all__ = ["CellTier", "EdgeFactory", "LocalTier", "Tier"]
-
-log = getLogger(__name__)
+__all__ = ["EdgeFactory", "LocalTier", "Tier"]
 
 EdgeFactory = Callable[[str], Strategy]
 
@@ -58,6 +48,22 @@ class Tier(Protocol):
         """Bring messages to the edges they are addressed to, and their replies back."""
         ...
 
+    def send(self, grid: Grid, messages: list[Message]) -> None:
+        """Bring messages to the edges without waiting for them."""
+        ...
+
+    def receive(self, grid: Grid, count: int, timeout_s: float) -> list[Message]:
+        """Wait until `count` edges that were sent a message have answered, all that are under way, or the timeout."""
+        ...
+
+    def end(self) -> None:
+        """The run is over: give up what is still under way."""
+        ...
+
+    def events(self) -> list[Event]:
+        """What happened between edges since the last call: who entered, left, was handed over."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """What of the edges lives here and belongs in a checkpoint."""
         ...
@@ -67,118 +73,27 @@ class Tier(Protocol):
         ...
 
 
-class CellTier:
-    """Edges inside the ServerApp; terminals are nodes of its Grid.
-
-    Args:
-        edge: makes the inner strategy of a cell from its name, once per cell and run: any Flower strategy, or
-            `Layered` around one. It keeps its state for the whole run.
-        cells: which nodes belong to which cell, asked once per cloud round.
-    """
-
-    nodes_are_edges = False
-
-    def __init__(self, edge: EdgeFactory, cells: Cells) -> None:
-        self._factory = edge
-        self._cells = cells
-        self._edges: dict[str, tuple[EdgeRounds, NarrowedGrid]] = {}
-        self._saved: dict[str, Any] = {}
-        self._recorded = False
-
-    def begin(self, *, recorded: bool) -> None:
-        """A run begins: its edges are made anew."""
-        self._edges, self._saved, self._recorded = {}, {}, recorded
-
-    def cells(self, grid: Grid, round: Round) -> Mapping[str, int]:
-        """The cells of this round, in the cell function's order; addresses count from 1.
-
-        Raises:
-            ConfigError: a node in two cells.
-            ResumeError: the run is recorded, and an inner strategy does not say what its state is.
-        """
-        members = self._cells(grid, round)
-        seen: dict[int, str] = {}
-        for name, nodes in members.items():
-            if not isinstance(name, str):
-                raise ConfigError(f"cell {name!r} is a {type(name).__name__}; the names of cells are texts")
-            for node in nodes:
-                if node in seen:
-                    raise ConfigError(
-                        f"node {node} is in the cells {seen[node]!r} and {name!r}; "
-                        "a terminal belongs to one cell in a round"
-                    )
-                seen[node] = name
-            self._edge(grid, name)[1].nodes = list(nodes)
-        there = set(grid.get_node_ids())
-        if seen and there and not there & set(seen):
-            raise ConfigError(
-                f"the cells name nodes {sorted(seen)[:4]}…, and none of them is on the grid, "
-                f"whose ids are {sorted(there)[:4]}…; take them from grid.get_node_ids()"
-            )
-        return {name: address for address, name in enumerate(members, start=1)}
-
-    def deliver(self, grid: Grid, messages: list[Message], timeout_s: float) -> list[Message]:
-        """Let each edge handle its message: one after the other here, at the same time on a virtual clock."""
-        clock = find(grid, VirtualClock)
-        if clock is None:
-            return [self._handle(grid, message) for message in messages]
-        replies = []
-        with clock.side_by_side() as lane:
-            for message in messages:
-                with lane():
-                    replies.append(self._handle(grid, message))
-        return replies
-
-    def _handle(self, grid: Grid, message: Message) -> Message:
-        order = message.content.config_records[EDGE_RECORD]
-        cell = str(order["cell"])
-        edge, _ = self._edge(grid, cell)
-        set_metadata(message, message_id=f"{cell}:{order['cloud-round']!r}:{message.metadata.message_type}")
-        delivered = clone_message(message, copy_content(message.content))
-        try:
-            return edge.handle(delivered)
-        except Exception as error:
-            # As a Grid would: an edge that fails answers with an error, and the centre goes on with the others.
-            log.warning("cell %s: %s", cell, reason_of(error))
-            return Message(Error(CLIENT_RAISED, reason_of(error)), reply_to=delivered)
-
-    def state_dict(self) -> dict[str, Any]:
-        """State of every edge there has been."""
-        return {"edges": {**self._saved, **{name: edge.state_dict() for name, (edge, _) in self._edges.items()}}}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`; an edge takes its state when its cell appears."""
-        self._edges, self._saved = {}, dict(state["edges"])
-
-    def _edge(self, grid: Grid, cell: str) -> tuple[EdgeRounds, NarrowedGrid]:
-        if cell not in self._edges:
-            strategy = self._factory(cell)
-            refuse_layered_inside(strategy)
-            terminals = NarrowedGrid(grid, [])
-            edge = EdgeRounds(cell, strategy, terminals)
-            if self._recorded:
-                edge.state_dict()
-            if cell in self._saved:
-                edge.load_state_dict(self._saved.pop(cell))
-            self._edges[cell] = (edge, terminals)
-        return self._edges[cell]
-
-
 class LocalTier:
     """Every node of the Grid is an edge that runs its own rounds, see `flower_edge.clients.edge_app`.
 
     An edge is called by its node property `cell`; without one `edge-<partition-id>`, and where that is not known
     either `edge-0`, `edge-1`, … in the order in which the edges were first seen. It keeps its name for the run.
+
+    Args:
+        poll_s: seconds between two looks for replies where the centre does not wait for all edges.
     """
 
     nodes_are_edges = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, poll_s: float = 0.1) -> None:
         self._names: dict[int, str] = {}
+        self._under_way: list[str] = []
+        self._came: list[Message] = []
+        self._poll_s = poll_s
 
     def begin(self, *, recorded: bool) -> None:
         """A run begins: edges are named anew. What they remember is theirs, and lives as long as Flower's run."""
-        self._names = {}
+        self._names, self._under_way, self._came = {}, [], []
 
     def cells(self, grid: Grid, round: Round) -> Mapping[str, int]:
         """One cell per node of the Grid.
@@ -207,6 +122,35 @@ class LocalTier:
         """Send the messages over the Grid, all edges at once."""
         return list(grid.send_and_receive(messages, timeout=timeout_s))
 
+    def send(self, grid: Grid, messages: list[Message]) -> None:
+        """Send the messages over the Grid."""
+        self._under_way += [i for i in grid.push_messages(messages) if i is not None]
+
+    def receive(self, grid: Grid, count: int, timeout_s: float) -> list[Message]:
+        """Take replies from the Grid as they come; virtual time passes where there is a virtual clock."""
+        end_s = time.monotonic() + timeout_s
+        with undisturbed(grid):
+            while self._under_way and len(self._came) < count:
+                came = list(grid.pull_messages(self._under_way))
+                answered = {reply.metadata.reply_to_message_id for reply in came}
+                self._under_way = [i for i in self._under_way if i not in answered]
+                self._came += came
+                left_s = end_s - time.monotonic()
+                if left_s <= 0:
+                    break
+                if not came and not any(advance() is not None for advance in _advances(grid)):
+                    time.sleep(min(self._poll_s, left_s))
+        replies, self._came = self._came[:count], self._came[count:]
+        return replies
+
+    def end(self) -> None:
+        """Forget what is under way; an edge that still answers is not listened to."""
+        self._under_way, self._came = [], []
+
+    def events(self) -> list[Event]:
+        """None: what happens at such an edge comes with its replies."""
+        return []
+
     def state_dict(self) -> dict[str, Any]:
         """The names given by order; the edges keep all else themselves, in their `Context`."""
         return {"names": dict(self._names)}
@@ -214,3 +158,10 @@ class LocalTier:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self._names = dict(state["names"])
+
+
+def _advances(grid: Grid) -> Iterator[Callable[[], float | None]]:
+    """What lets virtual time pass, if the chain has such a thing: nothing arrives until somebody moves the clock."""
+    for link in chain(grid):
+        if callable(advance := getattr(link, "advance_to_next", None)):
+            yield advance

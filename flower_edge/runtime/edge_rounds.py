@@ -16,8 +16,8 @@ Source: Liu, Zhang, Song, Letaief, "Client-edge-cloud hierarchical federated lea
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from logging import getLogger
 from typing import Any
 
@@ -27,48 +27,16 @@ from flwr.serverapp.strategy import Strategy
 
 from ..errors import EdgeError, NestingError, ProtocolError
 from ..rounds import Kind, Round
-from ..wire import cast_like, check_model, model_spec
+from ..wire import cast_like, check_model, difference, model_spec
+from .edge_messages import EDGE_RECORD, EVENTS_KEY, LAYER_PREFIX, SCHEMA, WEIGHT_KEY, Done, Kept, Order
 from .exchange import evaluate_once, train_once
 from .narrowed_grid import NarrowedGrid, Patience, minimum_nodes
 from .strategy_state import load_strategy_state, strategy_state
 from .wrapped_grid import announce, chain, grid_state, load_grid_state
 
-__all__ = ["EDGE_RECORD", "LAYER_PREFIX", "WEIGHT_KEY", "EdgeRounds", "edge_order"]
+__all__ = ["EdgeRounds"]
 
 log = getLogger(__name__)
-
-#: Record of a centre's message that tells the edge what to do, and of an edge's reply that tells how it went.
-EDGE_RECORD = "flower-edge.edge"
-#: Version of both records.
-SCHEMA = "flower-edge.edge/1"
-#: Before the names of what the layers around the terminals measured in this cloud round so far.
-LAYER_PREFIX = "layer."
-#: n_e in the reply's metrics.
-WEIGHT_KEY = "num-examples"
-
-
-def edge_order(
-    cell: str, cloud_round: int, first_edge_round: int, edge_rounds: int, timeout_s: float, seed: int | None
-) -> ConfigRecord:
-    """The record with which the centre tells an edge what to do.
-
-    `first_edge_round` numbers the edge rounds through the whole run, so that terminals and inner strategies see a
-    `server-round` that never repeats, and with κ2 = 1 the one that flat training would show them.
-    """
-    order = ConfigRecord(
-        {
-            "schema": SCHEMA,
-            "cell": cell,
-            "cloud-round": cloud_round,
-            "first-edge-round": first_edge_round,
-            "edge-rounds": edge_rounds,
-            "timeout-s": float(timeout_s),
-        }
-    )
-    if seed is not None:
-        order["seed"] = seed
-    return order
-
 
 class EdgeRounds:
     """One edge: its strategy, its terminals, and what it does with a message from the centre.
@@ -78,13 +46,25 @@ class EdgeRounds:
         strategy: any Flower strategy, or `Layered` around one. It lives as long as the edge: momentum and layer
             states carry over from one cloud round to the next.
         grid: the edge's own terminals.
+        accepted: told the weights of the terminals whose replies an edge round has merged, by node id.
+        keeps_model: keep the model it sent up, so that the edge can go on alone when the centre is out of reach.
 
     Raises:
         NestingError: a strategy that brings its own `start`: an edge runs one round at a time.
     """
 
-    def __init__(self, cell: str, strategy: Strategy, grid: Grid) -> None:
+    def __init__(
+        self,
+        cell: str,
+        strategy: Strategy,
+        grid: Grid,
+        *,
+        accepted: Callable[[Mapping[int, float]], None] = lambda weights: None,
+        keeps_model: bool = False,
+    ) -> None:
         self.cell = cell
+        self._accepted, self._keeps_model = accepted, keeps_model
+        self._kept: Kept | None = None
         # `Layered` acts at the Grid: it opens a session around the edge's own and hands back what it wraps.
         session = getattr(strategy, "session", None)
         opened: tuple[Strategy, Grid] = session(grid) if session is not None else (strategy, grid)
@@ -113,7 +93,7 @@ class EdgeRounds:
                 f"cell {self.cell} got a message without a {EDGE_RECORD!r} record of schema {SCHEMA!r}; "
                 "an edge is driven by Hierarchical, of the same flower-edge version"
             )
-        order = _Order.read(record)
+        order = Order.read(record)
         name, arrays = next(iter(message.content.array_records.items()))
         config = self._config("train" if message.metadata.message_type == "train" else "evaluate", message)
         if message.metadata.message_type == "train":
@@ -121,6 +101,23 @@ class EdgeRounds:
         else:
             answer = self._evaluate(order, arrays, config)
         return Message(answer, reply_to=message)
+
+    def carry_on(self) -> str:
+        """The centre is out of reach: train on from the own model, as many edge rounds as last time.
+
+        What comes of it goes up with the next message the centre gets through, as the difference to the model the
+        edge last sent up: against the version it had pulled, what it has sent since would count twice.
+
+        Returns:
+            What it did, in words.
+        """
+        if self._kept is None:
+            return "has no model yet and waits"
+        order, alone = self._kept.next_order(), self._kept.alone
+        start = self._kept.arrays if alone is None else alone.arrays
+        done = self._rounds(order, start, self._configs["train"])
+        self._kept = replace(self._kept, order=order, alone=done if alone is None else alone.followed_by(done))
+        return f"trains on alone from version {order.version}: {done.trained} edge rounds"
 
     def state_dict(self) -> dict[str, Any]:
         """The inner strategy's state, that of the layers around this edge's terminals, and the configs."""
@@ -130,6 +127,7 @@ class EdgeRounds:
             "layers": grid_state(self.layered, below=self._below),
             "told": {kind: dict(values) for kind, values in self._told.items()},
             "configs": {kind: dict(config.items()) for kind, config in self._configs.items()},
+            "kept": None if self._kept is None else self._kept.to_tree(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -138,6 +136,7 @@ class EdgeRounds:
         load_grid_state(self.layered, state["layers"], below=self._below)
         self._told = {kind: dict(values) for kind, values in state["told"].items()}
         self._configs = {kind: ConfigRecord(dict(values)) for kind, values in state["configs"].items()}
+        self._kept = None if state["kept"] is None else Kept.from_tree(state["kept"])
 
     def _config(self, kind: Kind, message: Message) -> ConfigRecord:
         """The inner strategy's own config. What it writes there stays, as in Flower's loop, until the centre says
@@ -156,7 +155,7 @@ class EdgeRounds:
         self._told[kind] = said
         return config
 
-    def _begin(self, order: _Order, round: Round) -> str:
+    def _begin(self, order: Order, round: Round) -> str:
         """Tell everybody which round it is; why it cannot take place, if so."""
         need = minimum_nodes(self.strategy, round.kind)
         self._guard.patience = Patience(order.timeout_s, need, f"cell {self.cell}")
@@ -164,7 +163,42 @@ class EdgeRounds:
         have = len(list(self._guard.get_node_ids()))
         return "" if have >= need else f"{have} of the {need} terminals its {type(self.strategy).__name__} needs"
 
-    def _train(self, order: _Order, name: str, arrays: ArrayRecord, config: ConfigRecord) -> RecordDict:
+    def _train(self, order: Order, name: str, arrays: ArrayRecord, config: ConfigRecord) -> RecordDict:
+        spec = model_spec(arrays)
+        kept, base = self._kept, None
+        if kept is not None and kept.alone is not None and kept.alone.trained:
+            # Back in reach: once more from the own model, and what it has learned since its last upload goes up.
+            order = replace(order, version=kept.order.version)
+            done = kept.alone.followed_by(self._rounds(order, kept.alone.arrays, config))
+            base = kept.arrays
+        else:
+            done = self._rounds(order, arrays, config)
+        if self._keeps_model and done.trained:
+            self._kept = Kept(order, done.arrays)
+        report = self._report(
+            {
+                "edge-rounds-done": done.trained,
+                "nodes-sampled": len(done.asked),
+                "nodes-replied": len(done.weights),
+                "messages": done.sent,
+                "messages-failed": done.failed,
+                "version": order.version,
+            },
+            measured=done.sent > 0,
+        )
+        numbers = MetricRecord(dict(done.metrics.items()) if done.metrics is not None else {})
+        numbers[WEIGHT_KEY] = sum(done.weights.values()) if done.trained else 0.0
+        answer = RecordDict({"metrics": numbers, EDGE_RECORD: report})
+        if done.trained:
+            merged = cast_like(done.arrays, spec)
+            answer[name] = merged if base is None else difference(merged, base)
+            report["difference"] = base is not None
+        if done.trouble:
+            report["trouble"] = done.trouble
+        return answer
+
+    def _rounds(self, order: Order, arrays: ArrayRecord, config: ConfigRecord) -> Done:
+        """κ2 rounds of the inner strategy, or as many as go well."""
         spec = model_spec(arrays)
         weights: dict[int, float] = {}
         asked: set[int] = set()
@@ -203,29 +237,12 @@ class EdgeRounds:
             merge = getattr(self.layered, "merged", None)
             arrays = done.arrays if merge is None else merge(round, arrays, done.arrays)
             weights |= done.weights
+            self._accepted(done.weights)
             metrics = done.metrics
             trained += 1
+        return Done(arrays, weights, frozenset(asked), metrics, trained, sent, failed, trouble)
 
-        report = self._report(
-            {
-                "edge-rounds-done": trained,
-                "nodes-sampled": len(asked),
-                "nodes-replied": len(weights),
-                "messages": sent,
-                "messages-failed": failed,
-            },
-            measured=sent > 0,
-        )
-        numbers = MetricRecord(dict(metrics.items()) if metrics is not None else {})
-        numbers[WEIGHT_KEY] = sum(weights.values()) if trained else 0.0
-        answer = RecordDict({"metrics": numbers, EDGE_RECORD: report})
-        if trained:
-            answer[name] = cast_like(arrays, spec)
-        if trouble:
-            report["trouble"] = trouble
-        return answer
-
-    def _evaluate(self, order: _Order, arrays: ArrayRecord, config: ConfigRecord) -> RecordDict:
+    def _evaluate(self, order: Order, arrays: ArrayRecord, config: ConfigRecord) -> RecordDict:
         round = Round(order.cloud_round, order.edge_rounds, self.cell, "evaluate")
         if trouble := self._begin(order, round):
             report = self._report({"trouble": trouble}, measured=False)
@@ -244,6 +261,9 @@ class EdgeRounds:
         if done.metrics is not None:
             numbers = MetricRecord({**dict(done.metrics.items()), WEIGHT_KEY: done.weight})
         report = self._report({"messages": done.sent, "messages-failed": done.failed}, measured=done.sent > 0)
+        scored = getattr(self.layered, "scored", None)
+        if scored is not None and done.metrics is not None:
+            scored(round, {key: float(value) for key, value in done.metrics.items() if isinstance(value, int | float)})
         if done.sent and done.failed == done.sent:
             report["trouble"] = f"none of its {done.sent} terminals could evaluate"
         return RecordDict({"metrics": numbers, EDGE_RECORD: report})
@@ -251,26 +271,8 @@ class EdgeRounds:
     def _report(self, values: Mapping[str, Any], *, measured: bool) -> ConfigRecord:
         metrics = getattr(self.layered, "metrics", None) if measured else None
         layers = {} if metrics is None else {LAYER_PREFIX + name: value for name, value in metrics().items()}
-        return ConfigRecord({"schema": SCHEMA, "cell": self.cell, **values, **layers})
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What the centre wants, as `edge_order` wrote it."""
-
-    cloud_round: int
-    first_edge_round: int
-    edge_rounds: int
-    timeout_s: float
-    seed: int | None
-
-    @classmethod
-    def read(cls, record: Mapping[str, Any]) -> _Order:
-        seed = record.get("seed")
-        return cls(
-            int(record["cloud-round"]),
-            int(record["first-edge-round"]),
-            int(record["edge-rounds"]),
-            float(record["timeout-s"]),
-            None if seed is None else int(seed),
+        happened = getattr(self.layered, "events", None)
+        told = [event.to_json() for event in happened()] if callable(happened) else []
+        return ConfigRecord(
+            {"schema": SCHEMA, "cell": self.cell, **values, **layers, **({EVENTS_KEY: told} if told else {})}
         )

@@ -36,7 +36,7 @@ class Trained:
         arrays: the aggregate, or `None` if the strategy made none.
         metrics: its aggregated metrics, or `None`.
         weights: weight of every reply that was no error, by node id.
-        asked: ids of the nodes that messages went to.
+        asked: ids of the nodes that messages went to, and of others that replied in their place.
         sent: how many messages went out.
         failed: how many came back as errors, or not at all.
     """
@@ -126,7 +126,10 @@ def train_once(
             raise RoundFailed(
                 f"{round}: {name} could not merge {len(good)} replies: {type(error).__name__}: {error}", asked
             ) from error
-    return Trained(merged, metrics, _weights(strategy, good), asked, len(messages), len(messages) - len(good))
+    # Substitutes and late replies: more may come back than was sent, and from others.
+    asked |= {reply.metadata.src_node_id for reply in good}
+    failed = max(0, len(messages) - len(good))
+    return Trained(merged, metrics, _weights(strategy, good), asked, len(messages), failed)
 
 
 def _listed(messages: Iterable[Message]) -> list[Message]:

@@ -18,7 +18,8 @@ from toy import initial_model, same_model, toy_app
 from flower_edge.clients import edge_app
 from flower_edge.errors import ModelMismatch, NestingError, NotEnoughNodes, ResumeError, RoundFailed
 from flower_edge.rounds import Round
-from flower_edge.runtime.edge_rounds import EDGE_RECORD, EdgeRounds, edge_order
+from flower_edge.runtime.edge_messages import EDGE_RECORD, edge_order
+from flower_edge.runtime.edge_rounds import EdgeRounds
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.narrowed_grid import Patience
 from flower_edge.runtime.wrapped_grid import WrappedGrid

@@ -6,7 +6,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
 from flower_edge.clients import answer_properties, edge_app
-from flower_edge.runtime.edge_rounds import EDGE_RECORD
+from flower_edge.runtime.edge_messages import EDGE_RECORD
 
 TERMINALS, CELLS = 6, 3
 

@@ -1,0 +1,166 @@
+"""What an edge's reply says, and the numbers of a round made of several: between messages and `EdgeResult`s.
+
+Nothing here asks an edge, merges a model or keeps anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, MetricRecord
+
+from flower_edge.errors import ModelMismatch, WireError
+from flower_edge.events import Event
+from flower_edge.rounds import Kind
+from flower_edge.runtime.edge_messages import EDGE_RECORD, EVENTS_KEY, LAYER_PREFIX, WEIGHT_KEY
+from flower_edge.runtime.flower_private import clone_message
+from flower_edge.wire import ModelSpec, cast_like, check_model, copy_content, error_reason, weight_of
+
+from .cell_tier import COUNTED_NODES, COUNTED_ORDER, COUNTED_WEIGHTS
+from .merging import EdgeResult
+
+__all__ = ["as_reply", "counts_of", "events_of", "metrics_of", "read_reply", "row_of", "traffic_of"]
+
+log = getLogger("flwr.edge")
+
+
+def read_reply(cell: str, reply: Message | None, kind: Kind, spec: ModelSpec, version: int) -> EdgeResult:
+    """What an edge answered, checked: an edge that sends nonsense has nothing to merge, and the round goes on.
+
+    Args:
+        cell: the edge's name.
+        reply: its message, `None` if there is none.
+        kind: what it was asked for.
+        spec: names, shapes and dtypes of the model.
+        version: the version it began from, where it does not say.
+    """
+    if reply is None:
+        return EdgeResult(cell, None, 0.0, {}, {}, "no reply")
+    if reply.has_error():
+        return EdgeResult(cell, None, 0.0, {}, {}, error_reason(reply))
+    report: dict[str, Any] = dict(reply.content.config_records.get(EDGE_RECORD, ConfigRecord()).items())
+    metrics = {
+        name: value
+        for record in reply.content.metric_records.values()
+        for name, value in record.items()
+        if name != WEIGHT_KEY
+    }
+    trouble = str(report.get("trouble", ""))
+    try:
+        events = tuple(Event.from_json(text) for text in report.pop(EVENTS_KEY, []))
+        weight = weight_of(reply, WEIGHT_KEY)
+        if not (np.isfinite(weight) and weight >= 0):
+            raise WireError(f"edge {cell} sent the weight {weight}; it is finite and not below 0")
+        arrays = next(iter(reply.content.array_records.values()), None)
+        if kind == "evaluate":
+            return EdgeResult(cell, None, weight, metrics, report, trouble, events=events)
+        if arrays is None or weight == 0:
+            return EdgeResult(cell, None, 0.0, metrics, report, trouble or "no model", events=events)
+        check_model(arrays, spec, sender=f"edge {cell}")
+    except (WireError, ModelMismatch, ValueError, TypeError) as error:
+        return EdgeResult(cell, None, 0.0, {}, report, str(error))
+    difference = bool(report.get("difference", False))
+    counted = None
+    if COUNTED_NODES in report:
+        entries = zip(report[COUNTED_WEIGHTS], report[COUNTED_ORDER], strict=True)
+        counted = dict(zip(report[COUNTED_NODES], entries, strict=True))
+    return EdgeResult(
+        cell,
+        arrays if difference else cast_like(arrays, spec),
+        weight,
+        metrics,
+        report,
+        trouble,
+        int(report.get("version", version)),
+        difference,
+        counted,
+        events,
+        reply,
+    )
+
+
+def as_reply(result: EdgeResult, spec: ModelSpec) -> Message:
+    """The edge's reply with its model as it counts now and its settled weight, for a strategy at the centre."""
+    assert result.reply is not None
+    assert result.arrays is not None
+    content = copy_content(result.reply.content)
+    del content[EDGE_RECORD]
+    for name in content.array_records:
+        content[name] = cast_like(result.arrays, spec)
+    for name, record in content.metric_records.items():
+        if WEIGHT_KEY in record:
+            content[name] = MetricRecord({**record, WEIGHT_KEY: result.weight})
+    return clone_message(result.reply, content)
+
+
+def events_of(results: Iterable[EdgeResult]) -> list[Event]:
+    """What happened at the edges, their troubles among it."""
+    events: list[Event] = []
+    for result in results:
+        events += result.events
+        if result.trouble:
+            skipped = result.arrays is None
+            text = f"cell {result.cell}{' skipped' if skipped else ''}: {result.trouble}"
+            events.append(Event("cell-skipped" if skipped else "edge-round-failed", text, cell=result.cell))
+    return events
+
+
+def counts_of(results: list[EdgeResult], good: list[EdgeResult]) -> dict[str, float]:
+    """Nodes, messages and cells of a round, for its record."""
+    sampled, replied = _total(results, "nodes-sampled"), _total(results, "nodes-replied")
+    return {
+        "nodes_sampled": sampled,
+        "nodes_replied": replied,
+        "nodes_failed": sampled - replied,
+        "messages": _total(results, "messages"),
+        "messages_failed": _total(results, "messages-failed"),
+        "cells": float(len(results)),
+        "cells_skipped": float(len(results) - len(good)),
+    }
+
+
+def _total(results: Iterable[EdgeResult], name: str) -> float:
+    return float(sum(value for result in results if isinstance(value := result.report.get(name, 0), int | float)))
+
+
+def metrics_of(results: list[EdgeResult]) -> MetricRecord:
+    """Mean of each metric over the edges that have it, weighted by n_e."""
+    names = dict.fromkeys(name for result in results for name in result.metrics)
+    merged: dict[str, Any] = {}
+    for name in names:
+        having = [result for result in results if name in result.metrics]
+        if len({np.shape(result.metrics[name]) for result in having}) > 1:
+            log.warning("metric %r has another length at every edge; it is left out", name)
+            continue
+        weights = np.array([result.weight for result in having])
+        values = np.array([result.metrics[name] for result in having], dtype=float)
+        mean = np.tensordot(weights / weights.sum(), values, axes=1)
+        merged[name] = mean.tolist() if mean.ndim else float(mean)
+    return MetricRecord(merged)
+
+
+def row_of(result: EdgeResult) -> dict[str, Any]:
+    """One cell's numbers, for its record."""
+    numbers = {name: value for name, value in result.metrics.items() if isinstance(value, int | float)}
+    report = {
+        name.replace("-", "_"): value
+        for name, value in result.report.items()
+        if isinstance(value, int | float) and not name.startswith(LAYER_PREFIX)
+    }
+    return {**numbers, **report, "num-examples": result.weight}
+
+
+def traffic_of(results: Iterable[EdgeResult]) -> dict[str, dict[str, Any]]:
+    """What the layers inside each cell measured."""
+    measured = {
+        result.cell: {
+            name.removeprefix(LAYER_PREFIX): value
+            for name, value in result.report.items()
+            if name.startswith(LAYER_PREFIX)
+        }
+        for result in results
+    }
+    return {cell: values for cell, values in measured.items() if values}

@@ -1,7 +1,30 @@
 """The ClientApp side: what runs on edges and terminals. Nothing here samples, merges or knows a strategy by name."""
 
+from .availability import answer_availability, request_to_join, withdraw_request
+from .conditions import ConditionsMod, answer_conditions, conditions_mod
 from .edge import edge_app
+from .measure import measure_conditions
+from .period import PeriodMod, period_mod
 from .properties import answer_properties
 from .steps import StepMod, StepRange, request, step_mod, steps_of
+from .throttle import ThrottleMod
 
-__all__ = ["StepMod", "StepRange", "answer_properties", "edge_app", "request", "step_mod", "steps_of"]
+__all__ = [
+    "ConditionsMod",
+    "PeriodMod",
+    "StepMod",
+    "StepRange",
+    "ThrottleMod",
+    "answer_availability",
+    "answer_conditions",
+    "answer_properties",
+    "conditions_mod",
+    "edge_app",
+    "measure_conditions",
+    "period_mod",
+    "request",
+    "request_to_join",
+    "step_mod",
+    "steps_of",
+    "withdraw_request",
+]

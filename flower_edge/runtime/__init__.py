@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from .faults import Fault
     from .grid_proxy import GridProxy
     from .launcher import LaunchResult, launch
+    from .load_model import LoadModel
     from .local_grid import LocalGrid
     from .narrowed_grid import NarrowedGrid
     from .node_state import Handover, NodeState
+    from .queries import ask_nodes, conditions_of, without_conditions
     from .stepped_decisions import Change, Continue, Detach, Drop, Progress, Replace, StepEvent, Stop
     from .stepped_grid import SteppedGrid
     from .stepped_period import UntilPeriodEnds
@@ -35,6 +37,7 @@ __all__ = [
     "Handover",
     "LaunchResult",
     "Link",
+    "LoadModel",
     "LocalGrid",
     "NarrowedGrid",
     "NodeState",
@@ -48,9 +51,12 @@ __all__ = [
     "VirtualClock",
     "Work",
     "WrappedGrid",
+    "ask_nodes",
+    "conditions_of",
     "draw_devices",
     "draw_links",
     "launch",
+    "without_conditions",
 ]
 
 _MODULES = {
@@ -58,9 +64,11 @@ _MODULES = {
     "faults": ("Fault",),
     "grid_proxy": ("GridProxy",),
     "launcher": ("LaunchResult", "launch"),
+    "load_model": ("LoadModel",),
     "local_grid": ("LocalGrid",),
     "narrowed_grid": ("NarrowedGrid",),
     "node_state": ("Handover", "NodeState"),
+    "queries": ("ask_nodes", "conditions_of", "without_conditions"),
     "stepped_decisions": ("Change", "Continue", "Detach", "Drop", "Progress", "Replace", "StepEvent", "Stop"),
     "stepped_grid": ("SteppedGrid",),
     "stepped_period": ("UntilPeriodEnds",),

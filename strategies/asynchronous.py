@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from flower_edge.errors import ConfigError
@@ -76,7 +76,7 @@ class FedBuff:
 
     buffer: int
     mixing: float = 1.0
-    staleness: Staleness = INVERSE_ROOT
+    staleness: Staleness = field(default_factory=polynomial)
     max_staleness: int | None = None
     against: Literal["version", "current"] = "version"
 

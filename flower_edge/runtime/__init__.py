@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .load_model import LoadModel
     from .local_grid import LocalGrid
     from .narrowed_grid import NarrowedGrid
-    from .node_state import Handover, NodeState
+    from .node_state import ImportedFrom, NodeState
     from .queries import ask_nodes, conditions_of, without_conditions
     from .stepped_decisions import Change, Continue, Detach, Drop, Progress, Replace, StepEvent, Stop
     from .stepped_grid import SteppedGrid
@@ -34,7 +34,7 @@ __all__ = [
     "Drop",
     "Fault",
     "GridProxy",
-    "Handover",
+    "ImportedFrom",
     "LaunchResult",
     "Link",
     "LoadModel",
@@ -67,7 +67,7 @@ _MODULES = {
     "load_model": ("LoadModel",),
     "local_grid": ("LocalGrid",),
     "narrowed_grid": ("NarrowedGrid",),
-    "node_state": ("Handover", "NodeState"),
+    "node_state": ("ImportedFrom", "NodeState"),
     "queries": ("ask_nodes", "conditions_of", "without_conditions"),
     "stepped_decisions": ("Change", "Continue", "Detach", "Drop", "Progress", "Replace", "StepEvent", "Stop"),
     "stepped_grid": ("SteppedGrid",),

@@ -13,7 +13,7 @@ from logging import getLogger
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import FedAvgM, Strategy
 
 from ..errors import ModelMismatch, RoundFailed, WireError
 from ..rounds import Round
@@ -107,6 +107,10 @@ def train_once(
         ModelMismatch: a node's arrays are not the model's; names both.
     """
     announce(grid, round)
+    core = innermost(strategy)
+    if isinstance(core, FedAvgM) and core.current_arrays is not None:
+        # It remembers the model it made last, and would go on from it where the centre or a layer made another.
+        core.current_arrays = arrays
     with _sampling(seed, "configure", round.cell, server_round):
         messages = _listed(strategy.configure_train(server_round, arrays, config, grid))
     replies = list(grid.send_and_receive(messages, timeout=timeout_s))
@@ -114,7 +118,7 @@ def train_once(
     asked = frozenset(message.metadata.dst_node_id for message in messages)
     if messages and not good:
         raise RoundFailed(_nothing_usable(round, len(messages), replies, timeout_s), asked)
-    if type(innermost(strategy)) in STATE:
+    if type(core) in STATE:
         # Flower's own strategies add whatever NumPy broadcasts. Others may want replies unlike the model.
         _check_replies(round, good, arrays, asked)
     with _sampling(seed, "aggregate", round.cell, server_round):

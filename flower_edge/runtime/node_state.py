@@ -36,7 +36,7 @@ from .node_state_files import (
 __all__ = [
     "MEMORY",
     "SCHEMA",
-    "Handover",
+    "ImportedFrom",
     "NodeState",
     "export_files",
     "folder_of",
@@ -51,7 +51,7 @@ _PREFIX: Final = "flower-edge.state."
 
 
 @dataclass(frozen=True)
-class Handover:
+class ImportedFrom:
     """Where an imported state came from."""
 
     name: str
@@ -185,7 +185,7 @@ class NodeState:
             {"schema": SCHEMA, "name": self.name, "run": self.run_name, "node": self.node_key, "content": content}
         )
 
-    def import_(self, data: bytes) -> Handover:
+    def import_(self, data: bytes) -> ImportedFrom:
         """Save what another node exported, and tell where it came from.
 
         Raises:
@@ -204,7 +204,7 @@ class NodeState:
                 f"import them with NodeState(context, {entry['name']!r})"
             )
         self.save(entry["content"])
-        return Handover(entry["name"], entry["run"], entry["node"])
+        return ImportedFrom(entry["name"], entry["run"], entry["node"])
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

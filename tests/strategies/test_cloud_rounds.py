@@ -12,7 +12,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAdam, FedAvg, Krum, Result
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, Krum, Result
 from toy import initial_model, same_model, toy_app
 
 from flower_edge.clients import edge_app
@@ -145,6 +145,18 @@ def test_a_server_optimiser_at_the_centre_is_the_flat_one_when_edges_only_add_up
     flat, _ = run(FedAdam(**options), rounds=5)
     tiers, _ = run(Hierarchical(one_each, cells=blocks(2), centre=FedAdam(**options)), rounds=5)
     np.testing.assert_allclose(w(tiers), w(flat), rtol=1e-6)
+
+
+def test_an_edge_with_momentum_goes_on_from_the_centres_model_and_not_from_its_own_last_one() -> None:
+    def momentum(cell: str) -> FedAvgM:
+        return FedAvgM(**ONE, fraction_evaluate=0.0, server_learning_rate=1.0, server_momentum=0.5)
+
+    result, _ = run(Hierarchical(momentum, cells=blocks(2)), nodes=2, rounds=4)
+    model, speed = np.zeros(2), [np.zeros(2), np.zeros(2)]
+    for _ in range(4):
+        speed = [0.5 * speed[edge] + (goal(edge) - model) / 3 for edge in range(2)]
+        model = model + (speed[0] + 2 * speed[1]) / 3
+    np.testing.assert_allclose(w(result), model, rtol=1e-9)
 
 
 def test_fedavg_at_the_centre_is_the_default_up_to_rounding() -> None:

@@ -1,0 +1,275 @@
+"""`MidRound`: what becomes of a terminal that leaves, is too slow or fails while it trains, and of one that comes.
+
+The `decide` of a `SteppedGrid`: it answers after every slice, so exits, replacements and joins take effect within the
+round. It only decides; the grid carries it out, and what became of the partial work goes to the coverage's events.
+
+Source: [4] ¶29 (replacing a terminal whose performance falls), ¶38-40 and claim 7 (a terminal that leaves stops, keeps
+training, or trains on newly collected data).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from flower_edge.errors import ConfigError
+from flower_edge.events import Event
+from flower_edge.rules import Rule
+from flower_edge.runtime.stepped_decisions import (
+    Change,
+    Continue,
+    Decide,
+    Decision,
+    Detach,
+    Drop,
+    Progress,
+    Replace,
+    Stop,
+    honour_requests,
+)
+
+from .coverage import Coverage
+
+__all__ = ["NEW_DATA", "MidRound", "OnExit"]
+
+OnExit = Literal["stop", "keep", "new-data"]
+
+#: Config that tells a train function to go on with data collected since the task began.
+NEW_DATA: Mapping[str, str] = {"training-data": "new"}
+
+#: One round of one cell, and a node in it.
+_Task = tuple[str, int, int]
+
+
+class MidRound:
+    """Decides for terminals that move: `SteppedGrid(clock, 5, MidRound(coverage), reachable=coverage.reachable)`.
+
+    Args:
+        coverage: who is where; the same object as in `Hierarchical(cells=…)` and `Covered`.
+        on_exit: for a terminal that has left the cell that gave its task. `stop`: training ends (claim 7). `keep`: it
+            goes on. `new-data`: it goes on, and its train function is told once, by the config `training-data: new`,
+            to train on data it has collected since.
+        replace_slower_than: replace a terminal that needs more than so many times the median seconds per step of its
+            cell and round; `None` never does.
+        reference_step_s: replace one that needs more seconds per step than this.
+        enlist: terminals that come into the cell within the round begin the same task.
+        eligible: who can be a substitute or be enlisted, by what is known of the node, see `known`; all if `None`.
+        known: what is known of a node; default: its properties, `coverage.properties`.
+        prefer: puts candidates in order, best first, and may leave some out. Default: those who came within the round
+            first, then by node id from the replaced one on.
+        then: decides in all other cases.
+
+    What becomes of the work of one that has left:
+
+    | | in another cell, handover on | in another cell, handover off | out of coverage |
+    |---|---|---|---|
+    | `stop` | collected through that edge | discarded | discarded |
+    | `keep`, `new-data` | goes on, and is collected when it is done | lost | goes on, and comes late |
+
+    An update is merged where it came from: by the edge whose version it used. Where work is stopped or lost, another
+    terminal of the cell takes the task over from its beginning, if there is one that has not been asked. So it does,
+    once, for one that is too slow (what that one has done is collected) or that fails.
+
+    Raises:
+        ConfigError: an argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        coverage: Coverage,
+        *,
+        on_exit: OnExit = "stop",
+        replace_slower_than: float | None = None,
+        reference_step_s: float | None = None,
+        enlist: bool = False,
+        eligible: Rule | None = None,
+        known: Callable[[int], Mapping[str, Any]] | None = None,
+        prefer: Callable[[list[int]], Sequence[int]] | None = None,
+        then: Decide = honour_requests,
+    ) -> None:
+        if on_exit not in get_args(OnExit):
+            raise ConfigError(f"on_exit = {on_exit!r}: expected one of {', '.join(map(repr, get_args(OnExit)))}")
+        if replace_slower_than is not None and not replace_slower_than > 1:
+            raise ConfigError(f"replace_slower_than = {replace_slower_than}: expected more than 1 time the median")
+        if reference_step_s is not None and not reference_step_s > 0:
+            raise ConfigError(f"reference_step_s = {reference_step_s}: expected more than 0 s per step")
+        self.coverage, self.on_exit, self.enlist = coverage, on_exit, enlist
+        self.replace_slower_than, self.reference_step_s = replace_slower_than, reference_step_s
+        self._eligible, self._prefer, self._then = eligible, prefer, then
+        self._known = coverage.properties if known is None else known
+        self._begin()
+
+    def _begin(self) -> None:
+        self._work = self.coverage.work  # another one is another run
+        self._latest: dict[str, int] = {}
+        self._substitutes: set[_Task] = set()
+        self._away: dict[_Task, str | None] = {}  # trains on for a cell it is not in: where it was seen last
+        self._told: set[_Task] = set()
+
+    def __call__(self, progress: Progress) -> Decision:
+        """Decide; called by `SteppedGrid`.
+
+        Raises:
+            ConfigError: the task was given by a cell that is not one of the coverage.
+        """
+        if progress.cell and progress.cell not in self.coverage.cells:
+            raise ConfigError(
+                f"a task of cell {progress.cell!r}, which is not one of this coverage; use it for the cells as well: "
+                "Hierarchical(cells=coverage, edge=...)"
+            )
+        if self._work is not self.coverage.work:
+            self._begin()
+        self._forget_rounds_before(progress)
+        task = (progress.cell, progress.round, progress.node_id)
+        if progress.error is not None:
+            return self._failed(task, progress)
+        cell_now = self.coverage.where(progress.node_id)
+        if self._left(progress.cell, cell_now):
+            if (decision := self._exited(task, progress, cell_now)) is not None:
+                return decision
+        elif self._away.pop(task, None) is not None:
+            self._tell("returned", progress, f"is back in {self._name(progress.cell)}", "it goes on")
+        if (decision := self._slow(task, progress)) is not None:
+            return decision
+        decision = self._then(progress)
+        if isinstance(decision, Continue) and self.enlist:
+            decision = self._enlisted(progress, decision)
+        return decision
+
+    # -- leaving -----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _left(cell: str, cell_now: str | None) -> bool:
+        return cell_now != cell if cell else cell_now is None
+
+    def _exited(self, task: _Task, progress: Progress, cell_now: str | None) -> Decision | None:
+        through = cell_now is not None and self.coverage.handover
+        where = f"left {self._name(progress.cell)}" + (f" for {cell_now}" if cell_now is not None else "")
+        if self.on_exit == "stop":
+            if through:
+                self._carries(progress)
+            fate = f"its work is collected through {cell_now}" if through else "its work is discarded"
+            return self._handed_on(task, progress, where, fate, keep_work=through)
+        if cell_now is not None and not through:
+            return self._handed_on(task, progress, where, "nothing is handed over, its work is lost", keep_work=False)
+        seen_there, self._away[task] = self._away.get(task, progress.cell) == cell_now, cell_now
+        if through and not seen_there:
+            self._carries(progress)
+        if self.on_exit == "new-data" and task not in self._told:
+            self._told.add(task)
+            self._tell("exited", progress, where, "it goes on with new data")
+            return Change(dict(NEW_DATA))
+        if cell_now is None:
+            del self._away[task]
+            self._tell("detached", progress, where, "it goes on, and its work is to come later")
+            self.coverage.detached(progress.node_id, progress.cell, progress.round)
+            return Detach()
+        if not seen_there:
+            self._tell("exited", progress, where, f"it goes on, and its work is to come through {cell_now}")
+        return None
+
+    def _carries(self, progress: Progress) -> None:
+        self.coverage.carries(
+            progress.node_id, progress.cell, progress.round, progress.steps_done, progress.steps_total
+        )
+
+    def _handed_on(self, task: _Task, progress: Progress, where: str, fate: str, *, keep_work: bool) -> Decision:
+        self._away.pop(task, None)
+        substitute = self._substitute(progress)
+        self._tell("exited", progress, where, fate, substitute)
+        if substitute is None:
+            return Stop() if keep_work else Drop()
+        return Replace(substitute, keep_work)
+
+    # -- falling behind ----------------------------------------------------------------------------------------------
+
+    def _failed(self, task: _Task, progress: Progress) -> Decision:
+        decision = self._then(progress)
+        if isinstance(decision, Replace) or task in self._substitutes:
+            return decision
+        substitute = self._substitute(progress)
+        if substitute is None:
+            return decision
+        self._tell("replaced", progress, f"failed ({str(progress.error)[:200]})", "its work is lost", substitute)
+        return Replace(substitute)
+
+    def _slow(self, task: _Task, progress: Progress) -> Decision | None:
+        if task in self._substitutes or progress.step_s is None:
+            return None
+        step_s, limits_s = progress.step_s, []
+        if self.reference_step_s is not None:
+            limits_s.append(self.reference_step_s)
+        if self.replace_slower_than is not None and progress.median_step_s is not None:
+            limits_s.append(self.replace_slower_than * progress.median_step_s)
+        if not limits_s or step_s <= min(limits_s) or (substitute := self._substitute(progress)) is None:
+            return None
+        self._away.pop(task, None)
+        why = f"needs {step_s:.3g} s per step, the reference is {min(limits_s):.3g} s"
+        self._tell("replaced", progress, why, "its work is collected", substitute)
+        return Replace(substitute, keep_work=True)
+
+    # -- coming ------------------------------------------------------------------------------------------------------
+
+    def _enlisted(self, progress: Progress, decision: Continue) -> Continue:
+        joined = self._candidates(progress, self.coverage.joined(progress.cell))
+        for node in joined:
+            key, cell = self.coverage.key(node), self._name(progress.cell)
+            text = f"terminal {key} came into {cell} within round {progress.round} and begins its task"
+            self.coverage.tell(Event("enlisted", text, key, progress.cell, values={"round": progress.round}))
+        return replace(decision, enlist=(*decision.enlist, *joined)) if joined else decision
+
+    def _substitute(self, progress: Progress) -> int | None:
+        joined = set(self.coverage.joined(progress.cell))
+        candidates = self._candidates(progress, self.coverage.members(progress.cell))
+        if self._prefer is None:
+            candidates.sort(key=lambda node: (node not in joined, node <= progress.node_id, node))
+        if not candidates:
+            return None
+        self._substitutes.add((progress.cell, progress.round, candidates[0]))
+        return candidates[0]
+
+    def _candidates(self, progress: Progress, nodes: list[int]) -> list[int]:
+        elsewhere = {node for _, _, node in self._away}
+        taken = {node for cell, round, node in self._substitutes if (cell, round) == (progress.cell, progress.round)}
+        found = [
+            node
+            for node in nodes
+            if node not in progress.asked and node not in elsewhere and node not in taken and self._fits(node)
+        ]
+        if self._prefer is None:
+            return found
+        fits = set(found)
+        return [node for node in self._prefer(found) if node in fits]
+
+    def _fits(self, node: int) -> bool:
+        return self._eligible is None or self._eligible.holds(self._known(node))
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, what: str, progress: Progress, why: str, fate: str, substitute: int | None = None) -> None:
+        key = self.coverage.key(progress.node_id)
+        text = f"terminal {key} {why} after {progress.steps_done} of {progress.steps_total} steps; {fate}"
+        values: dict[str, int | float | str] = {
+            "round": progress.round,
+            "steps": progress.steps_done,
+            "of": progress.steps_total,
+            "work": fate,
+        }
+        if substitute is not None:
+            values["substitute"] = self.coverage.key(substitute)
+            text += f"; terminal {values['substitute']} takes its place"
+        self.coverage.tell(Event(what, text, key, progress.cell, values=values))
+
+    @staticmethod
+    def _name(cell: str) -> str:
+        return cell or "the coverage"
+
+    def _forget_rounds_before(self, progress: Progress) -> None:
+        if progress.round == self._latest.get(progress.cell):
+            return
+        self._latest[progress.cell] = progress.round
+        # An exchange waits for whoever trains on elsewhere, so nobody of an earlier round does.
+        for kept in (self._substitutes, self._told):
+            kept -= {task for task in kept if task[0] == progress.cell}
+        self._away = {task: cell for task, cell in self._away.items() if task[0] != progress.cell}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 __all__ = ["Event"]
 
@@ -36,7 +35,12 @@ class Event:
     cell: str = ""
     edge_round: int = 0
     time_s: float | None = None
-    values: Mapping[str, int | float | str] = field(default_factory=lambda: MappingProxyType({}))
+    values: Mapping[str, int | float | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Counted with NumPy, told in plain numbers: anything else could not be written down.
+        plain = {name: value.item() if hasattr(value, "item") else value for name, value in self.values.items()}
+        object.__setattr__(self, "values", plain)
 
     def row(self) -> dict[str, int | float | str]:
         """The values of its row in a metrics file."""
@@ -49,7 +53,8 @@ class Event:
         4
         """
         told = {**vars(self), "values": dict(self.values)}
-        return json.dumps({name: value for name, value in told.items() if value not in ("", 0, None, {})})
+        told = {name: value for name, value in told.items() if value != "" and value is not None}
+        return json.dumps(told)
 
     @classmethod
     def from_json(cls, text: str) -> Event:

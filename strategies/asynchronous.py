@@ -85,6 +85,8 @@ class FedBuff:
             raise ConfigError(f"buffer = {self.buffer}: a whole number of edges, at least 1")
         if not 0 < self.mixing <= 1:
             raise ConfigError(f"mixing = {self.mixing}: expected above 0 and at most 1")
+        if not callable(self.staleness):
+            raise ConfigError(f"staleness = {self.staleness!r}: expected a function of τ, such as polynomial(0.5)")
         if self.max_staleness is not None and self.max_staleness < 0:
             raise ConfigError(f"max_staleness = {self.max_staleness}: expected 0 or more, or None")
         if self.against not in ("version", "current"):

@@ -7,12 +7,13 @@ of a terminal goes with it to the next. Nothing here trains or merges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from logging import getLogger
 from typing import Any
 
 from flwr.app import Error, Message
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from flower_edge.errors import ConfigError
 from flower_edge.events import Event
@@ -24,6 +25,7 @@ from flower_edge.runtime.error_codes import CLIENT_RAISED, NODE_UNAVAILABLE
 from flower_edge.runtime.flower_private import clone_message, set_metadata
 from flower_edge.runtime.lanes import Lane
 from flower_edge.runtime.narrowed_grid import NarrowedGrid
+from flower_edge.runtime.strategy_state import innermost
 from flower_edge.runtime.virtual_clock import VirtualClock
 from flower_edge.runtime.wrapped_grid import find
 from flower_edge.wire import copy_content
@@ -73,6 +75,7 @@ class CellTier:
         self._under_way: list[tuple[Lane[Message] | None, Grid, Message]] = []
         self._accepted: dict[str, dict[int, tuple[float, int]]] = {}
         self._order = 0
+        self._there: tuple[tuple[int, int, str], frozenset[int]] | None = None
 
     def begin(self, *, recorded: bool) -> None:
         """A run begins: its edges are made anew."""
@@ -94,16 +97,18 @@ class CellTier:
         for name, nodes in members.items():
             if not isinstance(name, str):
                 raise ConfigError(f"cell {name!r} is a {type(name).__name__}; the names of cells are texts")
-            for node in nodes:
+            for node in map(int, nodes):
+                if seen.get(node) == name:
+                    raise ConfigError(f"node {node} is listed twice in the cell {name!r}; list every terminal once")
                 if node in seen:
                     raise ConfigError(
                         f"node {node} is in the cells {seen[node]!r} and {name!r}; "
                         "a terminal belongs to one cell in a round"
                     )
                 seen[node] = name
-            self._edge(grid, name)[1].nodes = list(nodes)
+            self._edge(grid, name)[1].nodes = list(map(int, nodes))
             self._addresses.setdefault(name, len(self._addresses) + 1)
-        there = set(grid.get_node_ids())
+        there = self.there(grid, round)
         if seen and there and not there & set(seen):
             raise ConfigError(
                 f"the cells name nodes {sorted(seen)[:4]}…, and none of them is on the grid, "
@@ -113,11 +118,16 @@ class CellTier:
 
     def _look(self, grid: Grid, round: Round) -> Mapping[str, list[int]]:
         members = self._cells(grid, round)
+        if not isinstance(members, Mapping):
+            raise ConfigError(
+                f"the cell function returned a {type(members).__name__}; expected {{name: [node ids]}}, "
+                'such as {"edge-0": [...], "edge-1": [...]}'
+            )
         moved = getattr(self._cells, "handed_over", None)
         for handover in moved() if callable(moved) else ():
             # An edge that has never been asked has nothing to hand over, and nothing that could take it.
-            if handover.source in self._edges and handover.target in self._edges:
-                source, target = (self._edges[cell][0].layered for cell in (handover.source, handover.target))
+            if all(cell in self._edges or cell in self._saved for cell in (handover.source, handover.target)):
+                source, target = (self._edge(grid, cell)[0].layered for cell in (handover.source, handover.target))
                 give, take = getattr(source, "hand_over", None), getattr(target, "take_over", None)
                 if give is not None and take is not None:
                     take(handover.node_id, give(handover.node_id))
@@ -125,7 +135,14 @@ class CellTier:
 
     def members_now(self, grid: Grid, round: Round) -> list[int] | None:
         """Members of `round.cell` as they are now, where the cells are moving."""
-        return list(self._look(grid, round).get(round.cell, [])) if self._moving else None
+        return list(map(int, self._look(grid, round).get(round.cell, []))) if self._moving else None
+
+    def there(self, grid: Grid, round: Round) -> Set[int]:
+        """The nodes of the Grid, listed once for all edges of one edge round: with many edges a listing is dear."""
+        moment = (round.cloud, round.edge, round.kind)
+        if self._there is None or self._there[0] != moment:
+            self._there = moment, frozenset(grid.get_node_ids())
+        return self._there[1]
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -155,6 +172,9 @@ class CellTier:
         done = clock.wait_for(lanes, min(count, len(lanes)))[:count]
         self._under_way = [entry for entry in self._under_way if entry[0] not in done]
         return [lane.result() for lane in done]
+
+    def forget(self, edges: list[int]) -> None:
+        """Nothing: edges in this process always answer."""
 
     def end(self) -> None:
         """The run is over: edges that are still at work are stopped."""
@@ -233,8 +253,7 @@ class CellTier:
 
     def _edge(self, grid: Grid, cell: str) -> tuple[EdgeRounds, NarrowedGrid]:
         if cell not in self._edges:
-            strategy = self._factory(cell)
-            refuse_layered_inside(strategy)
+            strategy = self._made(cell)
             terminals = _Cell(grid, self)
             edge = EdgeRounds(
                 cell,
@@ -250,6 +269,21 @@ class CellTier:
             self._edges[cell] = (edge, terminals)
         return self._edges[cell]
 
+    def _made(self, cell: str) -> Strategy:
+        strategy: object = self._factory(cell)
+        if not isinstance(strategy, Strategy):
+            raise ConfigError(
+                f"edge({cell!r}) returned {strategy!r}, which is no Flower strategy; return a new one for every cell: "
+                "edge=lambda cell: FedAvg(...)"
+            )
+        refuse_layered_inside(strategy)
+        if any(innermost(strategy) is innermost(edge.strategy) for edge, _ in self._edges.values()):
+            raise ConfigError(
+                f"edge({cell!r}) returned a strategy that another cell already has, and what it remembers would leak "
+                f"between them; make a new one for every cell: edge=lambda cell: {type(strategy).__name__}(...)"
+            )
+        return strategy
+
 
 class _Cell(NarrowedGrid):
     """The Grid narrowed to a cell; who is in it is looked up again when an edge round begins."""
@@ -257,9 +291,14 @@ class _Cell(NarrowedGrid):
     def __init__(self, inner: Grid, tier: CellTier) -> None:
         super().__init__(inner, [])
         self._tier = tier
+        self._round = Round(0)
+
+    def there(self) -> Set[int]:
+        return self._tier.there(self.inner, self._round)
 
     def announced(self, round: Round) -> None:
         super().announced(round)
+        self._round = round
         members = self._tier.members_now(self.inner, round)
         if members is not None:
             self.nodes = members

@@ -35,6 +35,8 @@ def blocks(count: int, *, prefix: str = "edge") -> Cells:
     Raises:
         ConfigError: `count` below 1.
     """
+    if type(count) is not int:
+        raise ConfigError(f"count = {count!r}: a whole number of cells")
     if count < 1:
         raise ConfigError(f"count = {count}: there is at least one cell")
 

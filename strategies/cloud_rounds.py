@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from logging import getLogger
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from flower_edge.errors import RoundFailed
 from flower_edge.events import Event
@@ -22,6 +23,7 @@ from flower_edge.rounds import Kind, Round
 from flower_edge.runtime.edge_messages import EDGE_RECORD, edge_order
 from flower_edge.runtime.generators import derive_seed, seeded_call
 from flower_edge.runtime.narrowed_grid import minimum_nodes
+from flower_edge.runtime.strategy_state import go_on_from
 from flower_edge.runtime.virtual_clock import VirtualClock
 from flower_edge.runtime.wrapped_grid import WrappedGrid, announce, find
 from flower_edge.wire import ModelSpec, cast_like, check_model
@@ -30,12 +32,13 @@ from .asynchronous import FedBuff
 from .edge_replies import as_reply, counts_of, events_of, metrics_of, read_reply, row_of, traffic_of
 from .layered import LayeredGrid
 from .loop import RoundReport
-from .merging import EdgeResult, divergence, merge_edges, mixed, moved, settle
+from .merging import EdgeResult, divergence, merge_edges, mixed, moved, refuse_bytes, settle
+from .progress import Progress, UnderWay
 
 if TYPE_CHECKING:
     from .hierarchical import Hierarchical
 
-__all__ = ["CloudRounds", "Progress"]
+__all__ = ["CloudRounds"]
 
 log = getLogger("flwr.edge")
 
@@ -46,45 +49,6 @@ EDGE_SHARE_OF_TIMEOUT = 0.95
 ALONE = FedBuff(1)
 
 
-@dataclass
-class Progress:
-    """Where a run of `Hierarchical` is.
-
-    Attributes:
-        edge_rounds: κ2 now.
-        lowest: the divergence `LowerEdgeRounds` compares with.
-        version: how many models the centre has merged.
-        done: edge rounds so far; where the centre does not wait, by cell.
-        under_way: version each edge under way began from, by cell.
-        versions: the models of those versions.
-    """
-
-    edge_rounds: int
-    lowest: float | None = None
-    version: int = 0
-    done: int = 0
-    done_by_cell: dict[str, int] = field(default_factory=dict)
-    under_way: dict[str, int] = field(default_factory=dict)
-    versions: dict[int, ArrayRecord] = field(default_factory=dict)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs. Edges under way are not part of it."""
-        return {
-            "edge_rounds": self.edge_rounds,
-            "lowest": self.lowest,
-            "version": self.version,
-            "done": self.done,
-            "done_by_cell": dict(self.done_by_cell),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`."""
-        self.edge_rounds, self.lowest = state["edge_rounds"], state["lowest"]
-        self.version, self.done = state["version"], state["done"]
-        self.done_by_cell = dict(state["done_by_cell"])
-        self.under_way, self.versions = {}, {}
-
-
 class CloudRounds:
     """The work of a cloud round."""
 
@@ -92,6 +56,8 @@ class CloudRounds:
         self.strategy = strategy
         self.spec = spec
         self._cells: Mapping[str, int] = {}
+        self._names: dict[int, str] = {}  # of all edges there have been: one may answer when it is not listed
+        self._why_nobody = ""
         self._edge_rounds = strategy.edge_rounds
 
     # -- training ----------------------------------------------------------------------------------------------------
@@ -100,7 +66,7 @@ class CloudRounds:
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
     ) -> RoundReport:
         """Edge rounds at the edges, then the centre's merge."""
-        self._edge_rounds = self._progress.edge_rounds
+        self._edge_rounds, self._why_nobody = self._progress.edge_rounds, ""
         if self.strategy.asynchronous is None:
             results = self._ask_all(grid, number, arrays, config, timeout_s)
             self._progress.done += self._edge_rounds
@@ -115,16 +81,18 @@ class CloudRounds:
         if not good:
             return self._nobody(grid, number, results, events)
         merged = self._merge(number, good, arrays)
+        if merged is None:
+            return self._nobody(grid, number, results, events)
         apart = divergence(good, merged)
         mean_apart = sum(result.weight * apart[result.cell] for result in good) / sum(result.weight for result in good)
-        self._progress.version += 1
         counts = {
             **counts_of(results, good),
             "divergence": mean_apart,
             "divergence_max": max(apart.values()),
             "edge_rounds": float(self._edge_rounds),
         }
-        events += self._lower(mean_apart)
+        if len(good) > 1:
+            events += self._lower(mean_apart)
         cells = {result.cell: row_of(result) for result in results}
         for cell, distance in apart.items():
             cells[cell]["divergence"] = distance
@@ -136,6 +104,11 @@ class CloudRounds:
             traffic=traffic_of(results),
             events=events,
         )
+
+    def adopted(self, before: ArrayRecord, after: ArrayRecord) -> None:
+        """A merge that the layers let through is a new version."""
+        if after is not before:
+            self._progress.version += 1
 
     def _ask_all(
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
@@ -165,30 +138,53 @@ class CloudRounds:
         assert rule is not None
         layered, base = _layers(grid)
         cells = self._look(grid, Round(number))
-        names = {node: cell for cell, node in cells.items()}
+        self._names.update({node: cell for cell, node in cells.items()})
+        results = self._given_up(timeout_s)
         free = {cell: node for cell, node in cells.items() if cell not in now.under_way}
         messages = self._messages(base, number, free, arrays, config, timeout_s)
+        messages = messages if layered is None else layered.outgoing(messages)
         for message in messages:
-            cell = names[message.metadata.dst_node_id]
-            now.under_way[cell] = now.version
+            cell = self._names[message.metadata.dst_node_id]
+            now.under_way[cell] = UnderWay(now.version, message.metadata.dst_node_id, time.monotonic())
             now.done_by_cell[cell] = now.done_by_cell.get(cell, 0) + self._edge_rounds
         now.versions[now.version] = arrays
-        tier.send(base, messages if layered is None else layered.outgoing(messages))
-        results: list[EdgeResult] = []
+        tier.send(base, messages)
         end_s = time.monotonic() + timeout_s
         while now.under_way and sum(result.arrays is not None for result in results) < rule.buffer:
             replies = tier.receive(base, 1, max(0.0, end_s - time.monotonic()))
             if not replies:
                 break
-            for reply in replies if layered is None else layered.incoming(replies):
-                cell = names.get(reply.metadata.src_node_id, "")
-                version = now.under_way.pop(cell, None)
-                if version is None:
-                    continue
-                result = replace(read_reply(cell, reply, "train", self.spec, now.version), version=version)
-                if result.arrays is not None and (why := rule.too_late(now.version - version)):
-                    result = replace(result, arrays=None, weight=0.0, trouble=why)
-                results.append(result)
+            results += self._received(replies, layered, rule)
+        return results
+
+    def _given_up(self, timeout_s: float) -> list[EdgeResult]:
+        """Edges that have not answered for longer than a round may take: they are asked again."""
+        now, tier = self._progress, self.strategy.tier
+        silent = {cell: entry for cell, entry in now.under_way.items() if time.monotonic() - entry.begun_s >= timeout_s}
+        for cell in silent:
+            del now.under_way[cell]
+        if silent:
+            tier.forget([entry.node for entry in silent.values()])
+        return [EdgeResult(cell, None, 0.0, {}, {}, f"no reply within {timeout_s:g} s") for cell in silent]
+
+    def _received(self, replies: list[Message], layered: LayeredGrid | None, rule: FedBuff) -> list[EdgeResult]:
+        now = self._progress
+        # Who has answered is free, whatever the layers make of the answer.
+        came = {self._names.get(reply.metadata.src_node_id, ""): reply for reply in replies}
+        begun = {cell: entry.version for cell in came if (entry := now.under_way.pop(cell, None)) is not None}
+        kept = replies if layered is None else layered.incoming(replies)
+        let_through = {self._names.get(reply.metadata.src_node_id, ""): reply for reply in kept}
+        results = []
+        for cell, version in begun.items():
+            if cell not in let_through:
+                results.append(EdgeResult(cell, None, 0.0, {}, {}, "a layer at the centre dropped its reply"))
+                continue
+            result = read_reply(cell, let_through[cell], "train", self.spec, version)
+            if not result.difference:
+                result = replace(result, version=version)
+            if result.arrays is not None and (why := rule.too_late(now.version - result.version)):
+                result = replace(result, arrays=None, weight=0.0, trouble=why)
+            results.append(result)
         return results
 
     def _up_to_date(self, results: list[EdgeResult], arrays: ArrayRecord) -> tuple[list[EdgeResult], list[Event]]:
@@ -202,6 +198,8 @@ class CloudRounds:
                 continue
             staleness = now.version - result.version
             scale = rule.scale(staleness)
+            if staleness:
+                refuse_bytes([result, result], self.spec)
             if result.difference:
                 arrays_now = moved(arrays, result.arrays, None, scale)
             elif scale == 1.0 and (staleness == 0 or rule.against == "current"):
@@ -214,28 +212,47 @@ class CloudRounds:
                 text = f"{result.cell} is merged {staleness} versions after it began, at {scale:.3g} of its change"
                 values = {"staleness": staleness, "scale": scale}
                 events.append(Event("late-merged", text, cell=result.cell, values=values))
-        needed = set(now.under_way.values())
+        needed = {entry.version for entry in now.under_way.values()}
         now.versions = {version: kept for version, kept in now.versions.items() if version in needed}
         return current, events
 
-    def _merge(self, number: int, good: list[EdgeResult], arrays: ArrayRecord) -> ArrayRecord:
+    def _merge(self, number: int, good: list[EdgeResult], arrays: ArrayRecord) -> ArrayRecord | None:
         centre = self.strategy.centre
         rule = self.strategy.asynchronous
         if centre is None:
             merged = merge_edges(good, self.spec)
         else:
-            found, _ = centre.aggregate_train(number, [as_reply(result, self.spec) for result in good])
+            found = self._at_the_centre(centre, number, good, arrays)
             if found is None:
-                raise RoundFailed(
-                    f"round {number}: {type(centre).__name__} at the centre made no model of {len(good)} edges"
-                )
-            check_model(found, self.spec, sender=f"{type(centre).__name__} at the centre")
+                return None
             merged = cast_like(found, self.spec)
         return merged if rule is None else mixed(arrays, merged, rule.mixing, self.spec)
 
+    def _at_the_centre(
+        self, centre: Strategy, number: int, good: list[EdgeResult], arrays: ArrayRecord
+    ) -> ArrayRecord | None:
+        name = type(centre).__name__
+        refuse_bytes(good, self.spec)
+        # Flower's strategies average metrics that all replies have.
+        shared = set.intersection(*(set(result.metrics) for result in good))
+        go_on_from(centre, arrays)
+        try:
+            found, _ = centre.aggregate_train(number, [as_reply(result, self.spec, shared) for result in good])
+        except Exception as error:
+            raise RoundFailed(
+                f"round {number}: {name} at the centre could not merge {len(good)} edges: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if found is None:
+            self._why_nobody = f"{name} at the centre made no model of {len(good)} edges"
+            return None
+        check_model(found, self.spec, sender=f"{name} at the centre")
+        return found
+
     def _nobody(self, grid: Grid, number: int, results: list[EdgeResult], events: list[Event]) -> RoundReport:
         """No edge contributed: wait for better times, or say why."""
-        why = "; ".join(f"{result.cell}: {result.trouble}" for result in results) or "there are no cells"
+        troubles = "; ".join(f"{result.cell}: {result.trouble}" for result in results if result.arrays is None)
+        why = self._why_nobody or troubles or "there are no cells"
         idle_s = self.strategy.idle_s
         if idle_s is None:
             raise RoundFailed(
@@ -349,15 +366,18 @@ class CloudRounds:
                 Message(RecordDict({"arrays": arrays, "config": config}), node, "train") for node in cells.values()
             ]
         else:
+            name = type(centre).__name__
             if len(cells) < (need := minimum_nodes(centre)):
-                name = type(centre).__name__
-                raise RoundFailed(
-                    f"round {number}: {len(cells)} edges can be asked and {name} at the centre needs {need}; "
+                self._why_nobody = (
+                    f"{len(cells)} edges can be asked and {name} at the centre needs {need}; "
                     f"centre={name}(min_train_nodes={len(cells)}, min_available_nodes={len(cells)})"
                 )
+                return []
             seed = self.strategy.seed
             with nullcontext() if seed is None else seeded_call(derive_seed(seed, "configure", "centre", number)):
                 messages = list(centre.configure_train(number, arrays, config, _Edges(base, list(cells.values()))))
+            if not messages:
+                self._why_nobody = f"{name} at the centre asked none of {len(cells)} edges"
         for message in messages:
             order = self._order(names[message.metadata.dst_node_id], number, timeout_s, "train")
             message.content = RecordDict({**message.content, EDGE_RECORD: order})

@@ -6,6 +6,7 @@ Nothing here measures it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from flower_edge.errors import ConfigError
@@ -41,7 +42,12 @@ class LowerEdgeRounds:
             raise ConfigError(f"least = {self.least}: a whole number, at least 1")
 
     def next(self, edge_rounds: int, found: float, lowest: float | None) -> tuple[int, float | None]:
-        """κ2 of the next cloud round and the divergence to compare with, from this round's and the lowest so far."""
+        """κ2 of the next cloud round and the divergence to compare with, from this round's and the lowest so far.
+
+        A divergence that is no number, or none at all, says nothing and is passed over.
+        """
+        if not math.isfinite(found) or found <= 0:
+            return edge_rounds, lowest
         if lowest is not None and found > self.growth * lowest and edge_rounds > self.least:
             # What is usual at the new κ2 has to be seen first.
             return max(self.least, edge_rounds // 2), None

@@ -5,7 +5,7 @@ Nothing here asks an edge, merges a model or keeps anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from logging import getLogger
 from typing import Any
 
@@ -15,7 +15,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord
 from flower_edge.errors import ModelMismatch, WireError
 from flower_edge.events import Event
 from flower_edge.rounds import Kind
-from flower_edge.runtime.edge_messages import EDGE_RECORD, EVENTS_KEY, LAYER_PREFIX, WEIGHT_KEY
+from flower_edge.runtime.edge_messages import EDGE_RECORD, EVENTS_KEY, LAYER_PREFIX, SCHEMA, WEIGHT_KEY
 from flower_edge.runtime.flower_private import clone_message
 from flower_edge.wire import ModelSpec, cast_like, check_model, copy_content, error_reason, weight_of
 
@@ -42,6 +42,9 @@ def read_reply(cell: str, reply: Message | None, kind: Kind, spec: ModelSpec, ve
     if reply.has_error():
         return EdgeResult(cell, None, 0.0, {}, {}, error_reason(reply))
     report: dict[str, Any] = dict(reply.content.config_records.get(EDGE_RECORD, ConfigRecord()).items())
+    if report.get("schema") != SCHEMA:
+        who = f"node {reply.metadata.src_node_id} is no edge: its reply has no {EDGE_RECORD!r} record of {SCHEMA!r}"
+        return EdgeResult(cell, None, 0.0, {}, {}, f"{who}; on a LocalTier every node runs an edge_app(...)")
     metrics = {
         name: value
         for record in reply.content.metric_records.values()
@@ -82,7 +85,7 @@ def read_reply(cell: str, reply: Message | None, kind: Kind, spec: ModelSpec, ve
     )
 
 
-def as_reply(result: EdgeResult, spec: ModelSpec) -> Message:
+def as_reply(result: EdgeResult, spec: ModelSpec, metrics: Set[str]) -> Message:
     """The edge's reply with its model as it counts now and its settled weight, for a strategy at the centre."""
     assert result.reply is not None
     assert result.arrays is not None
@@ -91,8 +94,8 @@ def as_reply(result: EdgeResult, spec: ModelSpec) -> Message:
     for name in content.array_records:
         content[name] = cast_like(result.arrays, spec)
     for name, record in content.metric_records.items():
-        if WEIGHT_KEY in record:
-            content[name] = MetricRecord({**record, WEIGHT_KEY: result.weight})
+        shown = {key: value for key, value in record.items() if key in metrics}
+        content[name] = MetricRecord({**shown, WEIGHT_KEY: result.weight} if WEIGHT_KEY in record else shown)
     return clone_message(result.reply, content)
 
 

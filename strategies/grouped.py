@@ -305,6 +305,9 @@ class _GroupRounds:
             events=events,
         )
 
+    def adopted(self, before: ArrayRecord, after: ArrayRecord) -> None:
+        """Groups keep no versions."""
+
     def evaluate(
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
     ) -> RoundReport:

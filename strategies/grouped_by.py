@@ -107,6 +107,9 @@ class GroupedByModels:
         keys = {node: key_of(grid, node) for node in grid.get_node_ids()}
         new = [node for node, key in keys.items() if key not in self._names]
         changes = self._changes(grid, new) if new else {}
+        if not self._directions and len(changes) < self._groups:
+            # Too few to tell directions apart: together for now, and asked again when the next round begins.
+            return {f"{self._prefix}-0": list(changes)} if changes else {}
         if changes and not self._directions:
             names = by_models(list(changes.values()), self._groups, prefix=self._prefix)
             for name in sorted(set(names)):

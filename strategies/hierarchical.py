@@ -13,6 +13,8 @@ Source: Liu, Zhang, Song, Letaief, "Client-edge-cloud hierarchical federated lea
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Mapping
 from logging import getLogger
 from typing import Any
@@ -22,6 +24,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from flower_edge.errors import ConfigError, NestingError
+from flower_edge.runtime.narrowed_grid import minimum_nodes
 from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.wire import model_spec
@@ -29,11 +32,12 @@ from flower_edge.wire import model_spec
 from .asynchronous import FedBuff
 from .cell_tier import CellTier, Reachable
 from .cells import Cells, blocks
-from .cloud_rounds import CloudRounds, Progress
+from .cloud_rounds import CloudRounds
 from .drift import LowerEdgeRounds
 from .layered import Layered, LayeredGrid
 from .loop import drive
 from .merging import EdgeResult, merge_edges
+from .progress import Progress
 from .start_only import StartOnly
 from .tiers import EdgeFactory, Tier
 
@@ -94,12 +98,14 @@ class Hierarchical(StartOnly):
     ) -> None:
         if type(edge_rounds) is not int or edge_rounds < 1:
             raise ConfigError(f"edge_rounds = {edge_rounds}: a whole number, at least one round per cloud round")
-        if idle_s is not None and not idle_s > 0:
-            raise ConfigError(f"idle_s = {idle_s}: expected more than 0 s, or None to raise")
-        given: object = edge
-        if isinstance(given, Strategy):
-            name = type(given).__name__
-            raise ConfigError(f"edge is a {name}; pass a factory, one strategy per cell: edge=lambda cell: {name}(...)")
+        if idle_s is not None and not (isinstance(idle_s, int | float) and 0 < idle_s < math.inf):
+            raise ConfigError(f"idle_s = {idle_s!r}: expected seconds, more than 0, or None to raise")
+        if seed is not None:
+            try:
+                seed = operator.index(seed)
+            except TypeError:
+                raise ConfigError(f"seed = {seed!r}: expected a whole number, or None") from None
+        _check_kinds(edge, cells, reachable, asynchronous, lower)
         if tier is not None and (edge is not None or cells is not None or reachable is not None):
             raise ConfigError("edge=, cells= and reachable= belong to CellTier(edge, cells); with tier= leave them out")
         if tier is None:
@@ -107,6 +113,17 @@ class Hierarchical(StartOnly):
                 raise ConfigError("Hierarchical needs edge=, a factory of inner strategies, or tier=")
             tier = CellTier(edge, cells or blocks(1), reachable=reachable)
         _check_centre(centre)
+        if asynchronous is not None:
+            if centre is not None and minimum_nodes(centre) > asynchronous.buffer:
+                name, buffer = type(centre).__name__, asynchronous.buffer
+                raise ConfigError(
+                    f"centre={name}(...) needs {minimum_nodes(centre)} edges and FedBuff({buffer}) gives it {buffer}; "
+                    f"{name}(min_train_nodes={buffer}, min_available_nodes={buffer}), or a larger buffer"
+                )
+            if lower is not None and asynchronous.buffer == 1:
+                raise ConfigError(
+                    "lower= needs the drift of several edges, and FedBuff(1) merges one; FedBuff(2) or more"
+                )
         self.tier = tier
         self.edge_rounds = edge_rounds
         self.seed = seed
@@ -192,12 +209,30 @@ class Hierarchical(StartOnly):
             load_strategy_state(self.centre, state["centre"])
 
 
+def _check_kinds(edge: object, cells: object, reachable: object, asynchronous: object, lower: object) -> None:
+    if isinstance(edge, Strategy) or (isinstance(edge, type) and issubclass(edge, Strategy)):
+        name = edge.__name__ if isinstance(edge, type) else type(edge).__name__
+        raise ConfigError(f"edge is a {name}; pass a factory, one strategy per cell: edge=lambda cell: {name}(...)")
+    if edge is not None and not callable(edge):
+        raise ConfigError(f"edge = {edge!r}: expected a factory, edge=lambda cell: FedAvg(...)")
+    if cells is not None and (not callable(cells) or isinstance(cells, type)):
+        raise ConfigError(f"cells = {cells!r}: expected a cell function, such as blocks(3) or a Coverage")
+    if reachable is not None and not callable(reachable):
+        raise ConfigError(f"reachable = {reachable!r}: expected a function, reachable=lambda round, cell: True")
+    if asynchronous is not None and not isinstance(asynchronous, FedBuff):
+        raise ConfigError(f"asynchronous = {asynchronous!r}: expected FedBuff(2), FedAsync(0.6) or None")
+    if lower is not None and not isinstance(lower, LowerEdgeRounds):
+        raise ConfigError(f"lower = {lower!r}: expected LowerEdgeRounds(growth=1.5) or None")
+
+
 def _check_centre(centre: Strategy | None) -> None:
     if centre is None:
         return
-    name = type(centre).__name__
+    name = centre.__name__ if isinstance(centre, type) else type(centre).__name__
     if not isinstance(centre, Strategy):
-        raise ConfigError(f"centre is a {name}; pass a Flower strategy whose nodes are the edges: centre=FedAdam(...)")
+        raise ConfigError(
+            f"centre is {name} itself; pass a Flower strategy whose nodes are the edges: centre=FedAdam(...)"
+        )
     if isinstance(centre, Layered):
         raise NestingError("centre=Layered(...): layers on the centre's hop go around: Layered(Hierarchical(...), ...)")
     if type(centre).start is not Strategy.start:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -48,7 +49,7 @@ class LayeredGrid(WrappedGrid):
     ) -> None:
         super().__init__(inner)
         self.layers = tuple(layers)
-        self.states: list[Any] = [layer.init() for layer in self.layers]
+        self.states: list[Any] = [layer.opened(layer.init(), inner) for layer in self.layers]
         self.round = Round(0)
         narrows = any(layer.narrows for layer in self.layers)
         self._patience = Patience(timeout_s if narrows else None, label="the federation, as its layers narrowed it,")
@@ -77,7 +78,8 @@ class LayeredGrid(WrappedGrid):
     def metrics(self) -> dict[str, float]:
         """What the layers measured; a later layer's name wins."""
         return {
-            name: value
+            # A NumPy number is not one that a message or a run folder takes.
+            name: value.item() if isinstance(value, np.generic) else value
             for layer, state in zip(self.layers, self.states, strict=True)
             for name, value in layer.metrics(state).items()
         }
@@ -185,7 +187,10 @@ class LayeredGrid(WrappedGrid):
         saved, own = [entry["layer"] for entry in state["layers"]], [type(layer).__name__ for layer in self.layers]
         if saved != own:
             raise ResumeError(f"the checkpoint has the layers {saved}, this run {own}; resume with the same layers")
-        self.states = [layer.load(entry["state"]) for layer, entry in zip(self.layers, state["layers"], strict=True)]
+        self.states = [
+            layer.opened(layer.load(entry["state"]), self.inner)
+            for layer, entry in zip(self.layers, state["layers"], strict=True)
+        ]
         self._narrowed = None
 
 

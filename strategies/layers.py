@@ -44,6 +44,10 @@ class Layer(Generic[State]):
         """The state before the first round."""
         return None  # type: ignore[return-value]
 
+    def opened(self, state: State, grid: Grid) -> State:
+        """A session begins, or goes on from a checkpoint, on this Grid: what is below the layer."""
+        return state
+
     def narrow(self, state: State, round: Round, grid: Grid, nodes: list[int]) -> tuple[list[int], State]:
         """Who can be sampled in this round: some of `nodes`, asked once per exchange and set of nodes.
 

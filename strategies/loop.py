@@ -73,6 +73,10 @@ class Work(Protocol):
         """Train once from `arrays`."""
         ...
 
+    def adopted(self, before: ArrayRecord, after: ArrayRecord) -> None:
+        """The layers have seen the merge: `after` goes on, which is `before` itself where they refused it."""
+        ...
+
     def evaluate(
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
     ) -> RoundReport:
@@ -92,6 +96,9 @@ class FlatWork:
         """One training round of the strategy."""
         done = train_once(self.strategy, grid, Round(number), number, arrays, config, timeout_s=timeout_s)
         return RoundReport(done.arrays, done.metrics, _counts(done.sent, done.failed))
+
+    def adopted(self, before: ArrayRecord, after: ArrayRecord) -> None:
+        """A flat strategy keeps no versions."""
 
     def evaluate(
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
@@ -160,7 +167,8 @@ def drive(
         log.info("[ROUND %s/%s]", number, num_rounds)
         trained = work.train(grid, number, arrays, train_config, timeout)
         if trained.arrays is not None:
-            arrays = session.merged(Round(number), arrays, trained.arrays)
+            before, arrays = arrays, session.merged(Round(number), arrays, trained.arrays)
+            work.adopted(before, arrays)
             result.arrays = arrays
         if trained.metrics is not None:
             log.info("\t└──> Aggregated MetricRecord: %s", trained.metrics)

@@ -27,7 +27,7 @@ from flower_edge.errors import ConfigError
 from flower_edge.events import Event
 from flower_edge.wire import ModelSpec, cast_like, record_of
 
-__all__ = ["EdgeResult", "divergence", "merge_edges", "mixed", "moved", "settle"]
+__all__ = ["EdgeResult", "divergence", "merge_edges", "mixed", "moved", "refuse_bytes", "settle"]
 
 
 @dataclass(frozen=True)
@@ -77,32 +77,45 @@ def merge_edges(results: Iterable[EdgeResult], spec: ModelSpec) -> ArrayRecord:
     edges = sorted((result for result in results if result.arrays is not None), key=lambda result: result.cell)
     if len(edges) == 1 and edges[0].arrays is not None:
         return cast_like(edges[0].arrays, spec)
-    for name, (shape, dtype) in spec.items():
-        lengths = {tuple(edge.arrays[name].shape) for edge in edges if edge.arrays is not None}
-        if dtype == "uint8" and len(shape) == 1 and (len(lengths) > 1 or len(spec) == 1):
-            raise ConfigError(
-                f"{len(edges)} edges sent the byte string {name!r}, and byte strings have no mean; "
-                "train Flower's XGBoost strategies in one cell"
-            )
+    refuse_bytes(edges, spec)
     total = sum(edge.weight for edge in edges)
     merged: dict[str, np.ndarray[Any, Any]] = {}
     for name in spec:
         acc: Any = 0.0
         for edge in edges:
             assert edge.arrays is not None
-            acc = acc + edge.weight * edge.arrays[name].numpy().astype(np.float64)
+            acc = acc + edge.weight * _wide(edge.arrays[name].numpy())
         merged[name] = np.asarray(acc / total)
     return cast_like(record_of(merged), spec)
+
+
+def refuse_bytes(edges: Sequence[EdgeResult], spec: ModelSpec) -> None:
+    """Refuse byte strings of several edges.
+
+    Raises:
+        ConfigError: several edges sent byte strings (boosters), which have no mean and no difference.
+    """
+    for name, (shape, dtype) in spec.items():
+        lengths = {tuple(edge.arrays[name].shape) for edge in edges if edge.arrays is not None}
+        if len(edges) > 1 and dtype == "uint8" and len(shape) == 1 and (len(lengths) > 1 or len(spec) == 1):
+            raise ConfigError(
+                f"{len(edges)} edges sent the byte string {name!r}, and byte strings have no mean; "
+                "train Flower's XGBoost strategies in one cell"
+            )
+
+
+def _wide(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
 
 
 def moved(arrays: ArrayRecord, towards: ArrayRecord, since: ArrayRecord | None, scale: float) -> ArrayRecord:
     """w + scale · (w_e − w_v) in float64; with `since` = `None`, `towards` is that difference already."""
     out: dict[str, np.ndarray[Any, Any]] = {}
     for name, array in arrays.items():
-        step = towards[name].numpy().astype(np.float64)
+        step = _wide(towards[name].numpy())
         if since is not None:
-            step = step - since[name].numpy().astype(np.float64)
-        out[name] = np.asarray(array.numpy().astype(np.float64) + scale * step)
+            step = step - _wide(since[name].numpy())
+        out[name] = np.asarray(_wide(array.numpy()) + scale * step)
     return record_of(out)
 
 

@@ -63,7 +63,8 @@ class Metered(Layer[tuple[Ledger, Ledger]]):
             "up_bits": now.up_bits,
             "down_messages": now.down_messages,
             "up_messages": now.up_messages,
-            "failed_messages": now.down_messages - now.up_messages,
+            # What an earlier round sent may come in this one.
+            "failed_messages": max(0, now.down_messages - now.up_messages),
             "total_down_bits": total.down_bits,
             "total_up_bits": total.up_bits,
         }

@@ -33,6 +33,7 @@ class HierarchicalFedAvg(Hierarchical):
     """
 
     def __init__(self, cells: Cells, edge_rounds: int = 1, seed: int | None = None, **fedavg_options: Any) -> None:
+        FedAvg(**fedavg_options)  # refuses what it does not know, now and not in the first round
         super().__init__(lambda cell: FedAvg(**fedavg_options), cells=cells, edge_rounds=edge_rounds, seed=seed)
 
 

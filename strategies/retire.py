@@ -120,6 +120,8 @@ class Retire(Layer[RetireState]):
         seconds_key: str = "train_s",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not isinstance(limits, Limits):
+            raise ConfigError(f"Retire({limits!r}): expected limits, such as Retire(Limits(rounds=10))")
         if for_rounds is not None and for_s is not None:
             raise ConfigError(f"for_rounds = {for_rounds} and for_s = {for_s}: a rest has one length; give one of them")
         if type(at_least) is not int or at_least < 1:
@@ -139,6 +141,10 @@ class Retire(Layer[RetireState]):
     def init(self) -> RetireState:
         """Nobody has been asked."""
         return RetireState(clock_s=self.clock())
+
+    def opened(self, state: RetireState, grid: Grid) -> RetireState:
+        """The Grid is kept to know terminals and the time by."""
+        return replace(state, grid=grid)
 
     # -- rounds ------------------------------------------------------------------------------------------------------
 

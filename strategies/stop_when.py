@@ -52,8 +52,7 @@ class StopWhen(Layer[WatchState]):
         limits: see `Limits`. Rounds are those of the centre. Scores are those of the round's evaluation: the centre's
             own where there is one, else the clients'; patience counts rounds with such an evaluation.
         clock: real seconds, monotonic. The budget `wall_s` counts over a resume, without the time in between.
-        now: virtual seconds. By default they are read from the `VirtualClock` below this layer; around
-            `Hierarchical` with cells, whose centre asks no nodes, give `now=lambda: clock.now_s`.
+        now: virtual seconds. By default they are read from the `VirtualClock` below this layer.
         conditions: what `limits.when` is asked about after each round: of the server's own machine, for example.
 
     Raises:
@@ -76,6 +75,8 @@ Retire(Limits(trained_s=60.0)), or limit wall_s or virtual_s
         now: Callable[[], float | None] | None = None,
         conditions: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
+        if not isinstance(limits, Limits):
+            raise ConfigError(f"StopWhen({limits!r}): expected limits, such as StopWhen(Limits(rounds=10))")
         if limits.trained_s is not None:
             given = f"Limits(trained_s={limits.trained_s})"
             raise ConfigError(
@@ -95,14 +96,9 @@ Retire(Limits(trained_s=60.0)), or limit wall_s or virtual_s
         """Nothing used yet; time counts from here."""
         return WatchState(clock_s=self.clock())
 
-    @property
-    def narrows(self) -> bool:
-        """No: `narrow` only looks at the clock."""
-        return False
-
-    def narrow(self, state: WatchState, round: Round, grid: Grid, nodes: list[int]) -> tuple[list[int], WatchState]:
-        """All nodes; the Grid is kept to read virtual time from."""
-        return nodes, self._looked(replace(state, grid=grid))
+    def opened(self, state: WatchState, grid: Grid) -> WatchState:
+        """The Grid is kept to read virtual time from."""
+        return self._looked(replace(state, grid=grid))
 
     def outbound(self, state: WatchState, round: Round, messages: list[Message]) -> tuple[list[Message], WatchState]:
         """The messages as they are."""
@@ -137,7 +133,7 @@ Retire(Limits(trained_s=60.0)), or limit wall_s or virtual_s
         if self.limits.virtual_s is not None and spent.virtual_s is None:
             raise ConfigError(
                 f"StopWhen(Limits(virtual_s={self.limits.virtual_s})) has seen no virtual time; put VirtualClock "
-                "around the grid, and around Hierarchical add now=lambda: clock.now_s"
+                "around the grid, or tell it the time with now="
             )
         return self.limits.reached(spent, None if self.conditions is None else self.conditions())
 

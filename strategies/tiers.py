@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import Strategy
 from flower_edge.errors import ConfigError
 from flower_edge.events import Event
 from flower_edge.rounds import Round
+from flower_edge.runtime.flower_private import set_metadata
 from flower_edge.runtime.grid_proxy import GridProxy
 from flower_edge.runtime.wrapped_grid import chain, find, undisturbed
 
@@ -56,6 +57,10 @@ class Tier(Protocol):
         """Wait until `count` edges that were sent a message have answered, all that are under way, or the timeout."""
         ...
 
+    def forget(self, edges: list[int]) -> None:
+        """Give up what these edges, by address, are still doing."""
+        ...
+
     def end(self) -> None:
         """The run is over: give up what is still under way."""
         ...
@@ -87,13 +92,13 @@ class LocalTier:
 
     def __init__(self, *, poll_s: float = 0.1) -> None:
         self._names: dict[int, str] = {}
-        self._under_way: list[str] = []
+        self._under_way: dict[str, int] = {}
         self._came: list[Message] = []
         self._poll_s = poll_s
 
     def begin(self, *, recorded: bool) -> None:
         """A run begins: edges are named anew. What they remember is theirs, and lives as long as Flower's run."""
-        self._names, self._under_way, self._came = {}, [], []
+        self._names, self._under_way, self._came = {}, {}, []
 
     def cells(self, grid: Grid, round: Round) -> Mapping[str, int]:
         """One cell per node of the Grid.
@@ -120,20 +125,29 @@ class LocalTier:
 
     def deliver(self, grid: Grid, messages: list[Message], timeout_s: float) -> list[Message]:
         """Send the messages over the Grid, all edges at once."""
-        return list(grid.send_and_receive(messages, timeout=timeout_s))
+        replies = list(grid.send_and_receive(messages, timeout=timeout_s))
+        asked = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+        for reply in replies:
+            if (node := asked.get(reply.metadata.reply_to_message_id)) is not None:
+                set_metadata(reply, src_node_id=node)
+        return replies
 
     def send(self, grid: Grid, messages: list[Message]) -> None:
         """Send the messages over the Grid."""
-        self._under_way += [i for i in grid.push_messages(messages) if i is not None]
+        for message, message_id in zip(messages, list(grid.push_messages(messages)), strict=True):
+            if message_id is not None:
+                self._under_way[message_id] = message.metadata.dst_node_id
 
     def receive(self, grid: Grid, count: int, timeout_s: float) -> list[Message]:
         """Take replies from the Grid as they come; virtual time passes where there is a virtual clock."""
         end_s = time.monotonic() + timeout_s
         with undisturbed(grid):
             while self._under_way and len(self._came) < count:
-                came = list(grid.pull_messages(self._under_way))
-                answered = {reply.metadata.reply_to_message_id for reply in came}
-                self._under_way = [i for i in self._under_way if i not in answered]
+                came = list(grid.pull_messages(list(self._under_way)))
+                for reply in came:
+                    # A SuperLink answers for a lost node with itself as the source: the message tells who was meant.
+                    node = self._under_way.pop(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
+                    set_metadata(reply, src_node_id=node)
                 self._came += came
                 left_s = end_s - time.monotonic()
                 if left_s <= 0:
@@ -143,9 +157,13 @@ class LocalTier:
         replies, self._came = self._came[:count], self._came[count:]
         return replies
 
+    def forget(self, edges: list[int]) -> None:
+        """A reply of theirs that still comes is not listened to."""
+        self._under_way = {i: node for i, node in self._under_way.items() if node not in edges}
+
     def end(self) -> None:
         """Forget what is under way; an edge that still answers is not listened to."""
-        self._under_way, self._came = [], []
+        self._under_way, self._came = {}, []
 
     def events(self) -> list[Event]:
         """None: what happens at such an edge comes with its replies."""

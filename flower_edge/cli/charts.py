@@ -1,4 +1,4 @@
-"""The four pictures of a run: accuracy over rounds and over time, bytes and nodes per round.
+"""The pictures of a run: accuracy over rounds and over time, bytes and nodes per round, what happened when.
 
 Numbers in, SVG text or a PNG file out; nothing here reads a run folder. matplotlib is used through its figures, never
 through pyplot, so no window opens and nothing global is left behind. In the SVG every colour is a CSS variable of the
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
 from ..errors import ConfigError
+from .happenings import Dots, Timeline
 from .rounds import RoundLine
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-__all__ = ["Chart", "charts_of", "save_png", "to_svg"]
+__all__ = ["Chart", "charts_of", "save_png", "timeline_chart", "to_svg"]
 
 #: Bars up to this many rounds, lines beyond: thinner bars cannot be told apart.
 MOST_BARS: Final = 40
@@ -49,6 +50,8 @@ class Chart:
     title: str
     says: str
     draw: Callable[[Axes, Mapping[str, str]], None]
+    #: Of 6.4 inches of width.
+    height_in: float = 3.2
 
 
 def charts_of(lines: Sequence[RoundLine]) -> list[Chart]:
@@ -61,6 +64,48 @@ def charts_of(lines: Sequence[RoundLine]) -> list[Chart]:
         _nodes(lines),
     ]
     return [chart for chart in found if chart is not None]
+
+
+def timeline_chart(found: Timeline) -> Chart:
+    """What happened when: a lane for each kind of event, a dot for each place in time that had one."""
+    latest_s = max(lane.last_s for lane in found.lanes)
+    scale, unit = _time_unit(latest_s)
+    total = sum(lane.total for lane in found.lanes)
+    most = max(found.lanes, key=lambda lane: lane.total)
+    says = f"{total:,} events of {len(found.lanes)} kinds; most often {most.what!r}, {most.total:,} times."
+    if found.left_out:
+        says += f" Rarer, without a lane: {', '.join(f'{what} ({count:,})' for what, count in found.left_out)}."
+
+    def draw(axes: Axes, colours: Mapping[str, str]) -> None:
+        drawn = 0
+        for label, low, high, size in _DOTS:
+            dots = [
+                (at_s / scale, row)
+                for row, lane in enumerate(found.lanes)
+                for at_s, count in lane.places
+                if low < count <= high
+            ]
+            if dots:
+                x, y = zip(*dots, strict=True)
+                axes.plot(x, y, "o", color=colours["first"], markersize=size, markeredgewidth=0, label=label)
+                drawn += 1
+        axes.set_yticks(range(len(found.lanes)), [_lane_name(lane) for lane in found.lanes])
+        axes.set_ylim(len(found.lanes) - 0.4, -0.6)  # the first on top
+        axes.set_xlim(left=min(0.0, min(lane.first_s for lane in found.lanes) / scale))
+        axes.set(xlabel=f"{'virtual time' if found.virtual else 'time since the start'} ({unit})")
+        if drawn > 1:
+            _legend(axes, colours)
+
+    height_in = 1.1 + 0.3 * max(len(found.lanes), 3)
+    return Chart("events-by-time", "Events by time", says, draw, height_in)
+
+
+#: Sizes of dots: name, more events than, up to, points.
+_DOTS: Final = (("1 event", 0, 1, 2.8), ("2 to 9", 1, 9, 4.2), ("10 or more", 9, math.inf, 6.0))
+
+
+def _lane_name(lane: Dots) -> str:
+    return lane.what if len(lane.what) <= 18 else f"{lane.what[:17]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def to_svg(chart: Chart) -> str:
@@ -104,7 +149,7 @@ def _matplotlib() -> Any:
 def _figure(chart: Chart, colours: Mapping[str, str]) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(6.4, chart.height_in), layout="constrained")
     axes = figure.add_subplot()
     chart.draw(axes, colours)
     axes.spines[["top", "right", "left"]].set_visible(False)

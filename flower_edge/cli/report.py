@@ -17,8 +17,10 @@ import typer
 from ..errors import ConfigError
 from ..store.atomic import write_bytes
 from ..store.run_folder import RunFolder
-from .charts import charts_of, save_png, to_svg
+from .charts import charts_of, save_png, timeline_chart, to_svg
 from .columns import count, ratio, seconds, traffic
+from .happenings import Happening, Timeline, by_round, happenings, shown, timeline
+from .pictures import pictures_in
 from .rounds import RoundLine, cells_of, latest, rounds_of, total
 from .runs import RootOption, duration_s
 from .table import took_s
@@ -38,6 +40,19 @@ _COLUMNS: Final[Mapping[str, tuple[tuple[str, str, Callable[[float | None], str]
         ("cells skipped", "cells_skipped", count),
     ),
 }
+#: Columns of the list of events; one in which nothing was recorded is left out.
+_EVENT_COLUMNS: Final[tuple[tuple[str, Callable[[Happening], str]], ...]] = (
+    ("round", lambda event: str(event.round)),
+    ("virtual time", lambda event: "" if event.virtual_s is None else seconds(event.virtual_s)),
+    ("after", lambda event: "" if event.wall_s is None else seconds(event.wall_s)),
+    ("what", lambda event: event.what),
+    ("terminal", lambda event: event.node),
+    ("cell", lambda event: event.cell),
+    ("edge round", lambda event: str(event.edge_round or "")),
+    ("in words", lambda event: event.text),
+)
+#: Longer lists of events than this are folded.
+_MOST_OPEN: Final = 20
 _CELL_HEAD: Final = ("cell", "rounds", "accuracy", "loss", "examples", "up", "down")
 
 
@@ -89,8 +104,14 @@ def write_report(run: RunFolder, out: Path | None = None) -> list[Path]:
             f"the report is written with jinja2, which is not here ({error}); pip install 'flower-edge[report]'"
         ) from error
     folder = run.artifacts if out is None else Path(out).expanduser().absolute()
-    lines = rounds_of(run)
-    charts = charts_of(lines)
+    lines, events = rounds_of(run), happenings(run)
+    charts, lanes = charts_of(lines), timeline(events)
+    tables = {chart.name: (_head(chart.name), _numbers(lines, chart.name)) for chart in charts}
+    if lanes is not None:
+        charts.append(timeline_chart(lanes))
+        tables[charts[-1].name] = _kinds(lanes)
+    ours = {"report.html", *(f"{name}.png" for name in (*_COLUMNS, "events-by-time"))}
+    pictures, left_out = pictures_in(run.artifacts, ours)
     files = resources.files(__package__)
     environment = jinja2.Environment(autoescape=True, trim_blocks=False, undefined=jinja2.StrictUndefined)
     page = environment.from_string((files / "report.html.j2").read_text("utf-8")).render(
@@ -103,11 +124,14 @@ def write_report(run: RunFolder, out: Path | None = None) -> list[Path]:
                 "title": chart.title,
                 "says": chart.says,
                 "svg": Markup(to_svg(chart)),
-                "head": ["round", *(title for title, _, _ in _COLUMNS[chart.name])],
-                "lines": _numbers(lines, chart.name),
+                "head": tables[chart.name][0],
+                "lines": tables[chart.name][1],
             }
             for chart in charts
         ],
+        events=_listed(events),
+        pictures=pictures,
+        left_out=left_out,
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,6 +142,29 @@ def write_report(run: RunFolder, out: Path | None = None) -> list[Path]:
     except OSError as error:
         raise ConfigError(f"cannot write to {folder} ({error.strerror}); give another folder with --out") from error
     return written
+
+
+def _head(name: str) -> list[str]:
+    return ["round", *(title for title, _, _ in _COLUMNS[name])]
+
+
+def _kinds(found: Timeline) -> tuple[list[str], list[list[str]]]:
+    lines = [[lane.what, f"{lane.total:,}", seconds(lane.first_s), seconds(lane.last_s)] for lane in found.lanes]
+    return ["what", "times", "first", "last"], [*lines, *([what, f"{n:,}", "-", "-"] for what, n in found.left_out)]
+
+
+def _listed(events: list[Happening]) -> dict[str, Any]:
+    some = shown(events)
+    columns = [(title, write) for title, write in _EVENT_COLUMNS if any(write(event) for event in some)]
+    head, lines = by_round(events)
+    return {
+        "head": [title for title, _ in columns],
+        "lines": [[write(event) for _, write in columns] for event in some],
+        "total": len(events),
+        "folded": len(some) > _MOST_OPEN,
+        "counts_head": head,
+        "counts": lines if len(events) > _MOST_OPEN else [],
+    }
 
 
 def _numbers(lines: list[RoundLine], name: str) -> list[list[str]]:
@@ -161,10 +208,6 @@ def _facts(run: RunFolder, lines: list[RoundLine]) -> dict[str, Any]:
                 traffic(cell.down_bits),
             ]
             for cell in cells_of(run)
-        ],
-        "events": [
-            (row.round, seconds(row.wall_s), "; ".join(str(value) for value in row.values.values()))
-            for row in run.rows("event")
         ],
         "facts": [
             ("Summary", list(_flat(run.summary))),

@@ -38,6 +38,7 @@ __all__ = ["EdgeRounds"]
 
 log = getLogger(__name__)
 
+
 class EdgeRounds:
     """One edge: its strategy, its terminals, and what it does with a message from the centre.
 

@@ -20,7 +20,7 @@ from ..rounds import Round
 from ..wire import check_model, copy_content, error_reason, model_spec, weight_of
 from .flower_private import clone_message
 from .generators import derive_seed, seeded_call
-from .strategy_state import STATE, innermost
+from .strategy_state import STATE, go_on_from, innermost
 from .wrapped_grid import announce
 
 __all__ = ["Evaluated", "Trained", "evaluate_once", "train_once"]
@@ -108,9 +108,8 @@ def train_once(
     """
     announce(grid, round)
     core = innermost(strategy)
-    if isinstance(core, FedAvgM) and core.current_arrays is not None:
-        # It remembers the model it made last, and would go on from it where the centre or a layer made another.
-        core.current_arrays = arrays
+    if isinstance(core, FedAvgM):
+        go_on_from(core, arrays)
     with _sampling(seed, "configure", round.cell, server_round):
         messages = _listed(strategy.configure_train(server_round, arrays, config, grid))
     replies = list(grid.send_and_receive(messages, timeout=timeout_s))

@@ -7,7 +7,7 @@ minimums beforehand; `Patience` ends the wait after the round's deadline where t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -108,10 +108,17 @@ class NarrowedGrid(WrappedGrid):
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes that are in the selection and on the Grid, in the selection's order."""
-        there = list(self.inner.get_node_ids())
-        shown = there if self.nodes is None else [node for node in self.nodes if node in set(there)]
+        if self.nodes is None:
+            shown = list(self.inner.get_node_ids())
+        else:
+            there = self.there()
+            shown = [node for node in self.nodes if node in there]
         self.patience.asked(len(shown))
         return shown
+
+    def there(self) -> Set[int]:
+        """The nodes of the Grid inside."""
+        return set(self.inner.get_node_ids())
 
     def announced(self, round: Round) -> None:
         """A round begins, and with it a new wait."""

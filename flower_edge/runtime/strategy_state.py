@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import Strategy
 from ..errors import ResumeError
 from ..wire import records_from_tree, records_to_tree
 
-__all__ = ["STATE", "innermost", "load_strategy_state", "strategy_state"]
+__all__ = ["STATE", "go_on_from", "innermost", "load_strategy_state", "strategy_state"]
 
 _FEDAVG = (
     "fraction_train",
@@ -69,6 +69,20 @@ STATE: dict[type[Strategy], tuple[str, ...]] = {
     flower.DifferentialPrivacyServerSideAdaptiveClipping: (*_DP_ADAPTIVE, "current_arrays"),
     flower.DifferentialPrivacyClientSideAdaptiveClipping: _DP_ADAPTIVE,
 }
+
+
+def go_on_from(strategy: Strategy, arrays: ArrayRecord) -> None:
+    """Tell a strategy that remembers the model it made last which model is in force.
+
+    Flower's FedAvgM goes on from its own, and FedAdam's likes take the step from it, also where a layer, an edge's
+    centre or a mixture has made another of it.
+    """
+    core = innermost(strategy)
+    remembered = getattr(core, "current_arrays", None)
+    if isinstance(remembered, ArrayRecord):
+        core.current_arrays = arrays  # type: ignore[attr-defined]
+    elif isinstance(remembered, dict):
+        core.current_arrays = {name: array.numpy() for name, array in arrays.items()}  # type: ignore[attr-defined]
 
 
 def innermost(strategy: Strategy) -> Strategy:

@@ -351,7 +351,7 @@ class VirtualClock(WrappedGrid):
         if left := len(self._under_way):
             log.warning("%d messages under way are not in the checkpoint", left)
         if lanes := self._lanes.open:
-            log.warning("%d lanes are open, and what they are doing is not in the checkpoint", len(lanes))
+            log.info("%d lanes are open, and what they are doing is not in the checkpoint", len(lanes))
         return {
             "now_s": self.now_s,
             "late": self._late,

@@ -6,7 +6,7 @@ durations are those that came back.
 Letters:
     u      statistical utility |B| · √(mean loss²), when the node last answered
     t      seconds the node takes, T those that are preferred: a percentile of all known t
-    R      the number of this choice, L of the choice the node last answered
+    R      the number of this choice, L of the choice that last took the node
     ε      share of the nodes that are explored
 
     score = (min(u, clip) − u_min) / (u_max − u_min) + √(0.1 · ln R / L),  times (T / t)^α where t > T
@@ -158,15 +158,18 @@ class Oort:
         utility = statistical_utility(table)
         if self.size_power != 1.0:
             utility = utility * size ** (self.size_power - 1.0)
-        played = (answered > 0) & ~np.isnan(utility)
         history = [*state["history"], self._exploited_utility(table, utility, answered, state)]
+        # Asked and cut off, or failed: it has been explored, and counts as one of average utility.
+        tried = np.maximum(answered, np.nan_to_num(table.column("last_asked")))
+        utility = known_or_mean(utility)
+        played = tried > 0
         choices, percentile = self._pace(state, history)
         epsilon = max(state["epsilon"] * self.epsilon_decay, self.epsilon_floor)
 
         slower = self._punishment(table.column("duration_s"), percentile)
         open_ = ~self._blacklisted(picks)
         known = np.flatnonzero(played & open_)
-        score = self._scores(utility[known], answered[known], slower[known], round)
+        score = self._scores(utility[known], tried[known], slower[known], round)
         explore = int(count * epsilon)
         exploited = known[self._draw(score, min(count - explore, len(known)), rng)]
 
@@ -225,7 +228,7 @@ class Oort:
     def _scores(
         self,
         utility: NDArray[np.float64],
-        answered: NDArray[np.float64],
+        tried: NDArray[np.float64],
         slower: NDArray[np.float64],
         round: int,
     ) -> NDArray[np.float64]:
@@ -235,7 +238,7 @@ class Oort:
         top = ordered[min(int(len(ordered) * self.clip), len(ordered) - 1)]
         least = ordered[0] * 0.999
         span = max(ordered[-1] - least, 1e-4)
-        uncertain = np.sqrt(0.1 * math.log(max(round, 1)) / answered)
+        uncertain = np.sqrt(0.1 * math.log(max(round, 1)) / tried)
         return np.asarray(((np.minimum(utility, top) - least) / span + uncertain) * slower, np.float64)
 
     def _draw(self, score: NDArray[np.float64], places: int, rng: np.random.Generator) -> Positions:

@@ -41,7 +41,7 @@ class PowerOfChoice:
             and with it a higher final loss.
         halve_every: choices in which an adaptive d halves.
 
-    A node whose loss is unknown comes before all known ones; where no data share is known all weigh the same. With
+    A node that was never asked comes before all known losses; where no data share is known all weigh the same. With
     d = m it is exactly sampling by data share. The paper merges the chosen by a plain mean; a strategy that weighs by
     `num-examples`, as Flower's do, counts the share a second time.
 
@@ -89,6 +89,9 @@ class PowerOfChoice:
         if d <= count:
             return order, after
         drawn = order[:d]
+        # Who was asked and has not answered has had its turn: it counts as one of average loss, not as unknown.
+        loss = table.column("loss")
+        loss = np.where(np.isnan(table.column("last_asked")), loss, known_or_mean(loss))
         # Stable: among equal losses, and among unknown ones, who was drawn first goes first.
-        by_loss = np.argsort(-np.nan_to_num(table.column("loss")[drawn], nan=np.inf), kind="stable")
+        by_loss = np.argsort(-np.nan_to_num(loss[drawn], nan=np.inf), kind="stable")
         return np.concatenate([drawn[by_loss], order[d:]]), after

@@ -154,3 +154,16 @@ def test_the_published_values_are_those_of_the_source() -> None:
 def test_odd_losses_leave_nobody_out(losses: list[float]) -> None:
     order, _ = Oort().rank(seen(losses), 2, Oort().init(), 1, np.random.default_rng(0))
     assert sorted(order) == [0, 1]
+
+
+def test_who_was_asked_and_never_answered_is_not_explored_again_and_again() -> None:
+    asked = np.array([3.0] * 20 + [np.nan] * 20)
+    table = Candidates(np.arange(40), {"last_asked": asked, "picks": np.nan_to_num(asked) / 3})
+    first = np.concatenate(
+        [
+            Oort.published().rank(table, 10, Oort.published().init(), 4, np.random.default_rng(seed))[0][:10]
+            for seed in range(20)
+        ]
+    )
+    # Eight places of ten are for exploration, and all of them go to those that were never asked.
+    assert (first >= 20).mean() == 0.8

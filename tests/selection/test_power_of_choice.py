@@ -102,3 +102,13 @@ def test_nodes_without_data_come_last_and_unknown_sizes_count_as_the_mean() -> N
     assert order[0] == 1
     unknown, _ = PowerOfChoice(1.0).rank(table([np.nan, np.nan]), 1, {"choices": 0}, 1, np.random.default_rng(0))
     assert sorted(unknown) == [0, 1]
+
+
+def test_who_was_asked_and_never_answered_has_had_its_turn() -> None:
+    columns = {
+        "num_examples": np.ones(4),
+        "loss": np.array([0.1, np.nan, 0.9, np.nan]),
+        "last_asked": np.array([1.0, 1.0, 1.0, np.nan]),
+    }
+    order, _ = PowerOfChoice(4).rank(Candidates(np.arange(4), columns), 2, {"choices": 0}, 2, np.random.default_rng(0))
+    assert order.tolist() == [3, 2, 1, 0]

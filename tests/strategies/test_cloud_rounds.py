@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,26 @@ from toy import initial_model, same_model, toy_app
 
 from flower_edge.clients import edge_app
 from flower_edge.errors import ConfigError, NestingError, RoundFailed
+from flower_edge.events import Event
 from flower_edge.rounds import Round
-from flower_edge.runtime import Device, Link, LocalGrid, VirtualClock
+from flower_edge.runtime import Device, Fault, Link, LocalGrid, VirtualClock
 from flower_edge.store import RunFolder
 from flower_edge.strategies import (
     FedAsync,
     FedBuff,
+    Handover,
     Hierarchical,
+    Layer,
     Layered,
     LocalTier,
     LowerEdgeRounds,
     Metered,
+    Retire,
     blocks,
     constant,
 )
+from flower_edge.strategies.merging import EdgeResult, merge_edges
+from flower_edge.termination import Limits
 from flower_edge.wire import arrays_of, record_of
 
 ONE: dict[str, Any] = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
@@ -468,3 +475,251 @@ def test_toy_models_are_the_same_with_and_without_a_moving_cell_that_never_moves
         return found
 
     assert same_model(model(Still()), model(blocks(1)))
+
+
+# -- what a review found -----------------------------------------------------------------------------------------------
+
+
+def test_an_edge_whose_reply_comes_when_its_cell_is_not_listed_is_merged_and_asked_again() -> None:
+    asked: list[tuple[int, str]] = []
+
+    class Told(Layer[None]):
+        def outbound(self, state: None, round: Round, messages: list[Message]) -> tuple[list[Message], None]:
+            asked.extend((round.cloud, round.cell) for _ in messages[:1])
+            return messages, state
+
+    def cells(grid: Grid, round: Round) -> Mapping[str, list[int]]:
+        fast, slow = list(grid.get_node_ids())
+        return {"fast": [fast]} if 2 <= round.cloud <= 4 else {"fast": [fast], "slow": [slow]}
+
+    strategy = Hierarchical(
+        lambda cell: Layered(one_each(cell), Told()), cells=cells, asynchronous=FedBuff(1, staleness=constant())
+    )
+    run(strategy, nodes=2, rounds=8, seconds=[1.0, 2.5])
+    assert [number for number, cell in asked if cell == "slow"][:2] == [1, 5]
+
+
+@pytest.mark.parametrize("direction", ["outbound", "inbound"])
+def test_a_layer_that_drops_an_edge_once_does_not_lose_it_for_good(direction: str, tmp_path: Path) -> None:
+    class Drops(Layer[int]):
+        def init(self) -> int:
+            return 0
+
+        def _without_first(self, state: int, round: Round, messages: list[Message]) -> tuple[list[Message], int]:
+            if round.cloud == 1 and round.kind == "train" and messages:
+                return messages[1:], state + 1
+            return messages, state
+
+    setattr(Drops, direction, Drops._without_first)
+    strategy = Layered(Hierarchical(one_each, cells=blocks(2), asynchronous=FedBuff(1), idle_s=0.5), Drops())
+    _, folder = recorded(tmp_path, strategy, nodes=2, rounds=6, seconds=[1.0, 1.3])
+    replied = {row.cell for row in folder.rows("train") if row.cell and row.number("num-examples")}
+    assert replied == {"edge-0", "edge-1"}
+
+
+def edges_of_one(app: ClientApp) -> ClientApp:
+    def members(cell: str, context: Context) -> list[dict[str, int]]:
+        return [{"partition-id": int(context.node_config["partition-id"]), "num-partitions": 3}]
+
+    return edge_app(app, one_each, members)
+
+
+def test_a_silent_edge_is_given_up_and_asked_again() -> None:
+    strategy = Hierarchical(tier=LocalTier(poll_s=0.01), asynchronous=FedBuff(3))
+    silent = [Fault(2, "silent", at=1)]
+    begun_s = time.monotonic()
+    with LocalGrid(edges_of_one(seeking_app()), 3, script=silent) as grid:
+        strategy.start(grid, START, num_rounds=4, timeout=1.0)
+    assert strategy.progress.under_way == {}
+    assert time.monotonic() - begun_s < 8, "one wait, and not one per round"
+
+
+def test_an_edge_away_beyond_the_limit_is_not_merged_and_its_lateness_is_the_true_one(tmp_path: Path) -> None:
+    def strategy(limit: int | None) -> Hierarchical:
+        return Hierarchical(
+            one_each, cells=blocks(2), reachable=away({2, 3, 4}), asynchronous=FedBuff(2, max_staleness=limit)
+        )
+
+    _, late = recorded(tmp_path / "late", strategy(None), nodes=2, rounds=5)
+    (event,) = [row.values for row in late.rows("event") if row.values["what"] == "late-merged"]
+    assert event["staleness"] == 4
+    _, dropped = recorded(tmp_path / "dropped", strategy(2), nodes=2, rounds=5)
+    assert not [row for row in dropped.rows("event") if row.values["what"] == "late-merged"]
+    assert any("began 4 versions ago" in str(row.values["text"]) for row in dropped.rows("event"))
+
+
+class Refuses(Layer[None]):
+    """Lets no merge through in some rounds."""
+
+    def __init__(self, rounds: set[int]) -> None:
+        self.rounds = rounds
+
+    def merged(self, state: None, round: Round, before: ArrayRecord, after: ArrayRecord) -> tuple[ArrayRecord, None]:
+        return (before if round.cloud in self.rounds else after), state
+
+
+def test_momentum_at_the_centre_goes_on_from_the_model_in_force() -> None:
+    def momentum() -> FedAvgM:
+        return FedAvgM(**ONE, fraction_evaluate=0.0, server_learning_rate=0.5, server_momentum=0.0)
+
+    flat, _ = run(Layered(momentum(), Refuses({1, 2})), nodes=2, rounds=3)
+    tiers, _ = run(Layered(Hierarchical(one_each, cells=blocks(2), centre=momentum()), Refuses({1, 2})), 2, 3)
+    np.testing.assert_allclose(w(tiers), w(flat), rtol=1e-9)
+
+
+def test_a_merge_that_is_refused_is_no_version() -> None:
+    inner = Hierarchical(one_each, cells=blocks(2))
+    run(Layered(inner, Refuses({2, 3})), nodes=2, rounds=4)
+    assert inner.progress.version == 2
+
+
+def test_one_edge_alone_says_nothing_about_drift() -> None:
+    rule = LowerEdgeRounds()
+    assert rule.next(8, 0.0, 1.0) == (8, 1.0)
+    assert rule.next(8, float("nan"), 1.0) == (8, 1.0)
+    with pytest.raises(ConfigError, match="needs the drift of several edges"):
+        Hierarchical(one_each, lower=rule, asynchronous=FedBuff(1))
+
+
+def test_a_returning_terminal_finds_what_was_known_of_it_after_a_resume(tmp_path: Path) -> None:
+    class Changing:
+        """Terminal 0 changes its cell every cloud round; told as `Coverage` tells it."""
+
+        moving = True
+
+        def __init__(self) -> None:
+            self.at, self.told = 0, 0
+
+        def __call__(self, grid: Grid, round: Round) -> Mapping[str, list[int]]:
+            self.at = round.cloud
+            zero, *others = list(grid.get_node_ids())
+            cells = {"a": others[:2], "b": others[2:]}
+            cells["a" if round.cloud % 2 else "b"].append(zero)
+            return cells
+
+        def handed_over(self) -> list[Handover]:
+            moved = self.at > max(1, self.told)
+            self.told = self.at
+            source, target = ("b", "a") if self.at % 2 else ("a", "b")
+            return [Handover("0", 1000, source, target, time_s=0.0)] if moved else []
+
+        def state_dict(self) -> dict[str, int]:
+            return {"told": self.told}
+
+        def load_state_dict(self, state: Mapping[str, int]) -> None:
+            self.told = state["told"]
+
+    def strategy() -> Hierarchical:
+        return Hierarchical(
+            lambda cell: Layered(one_each(cell), Retire(Limits(rounds=2), for_rounds=1, at_least=1)),
+            cells=Changing(),
+            seed=1,
+            idle_s=0.01,
+        )
+
+    whole, _ = run(strategy(), nodes=5, rounds=5)
+    for cut in (1, 2, 3, 4):
+        with RunFolder.create(f"cut-{cut}", config={}, seed=0, root=tmp_path) as folder:
+            run(strategy(), nodes=5, rounds=cut, run=folder)
+            rest, _ = run(strategy(), nodes=5, rounds=5, run=folder, resume=True)
+        np.testing.assert_array_equal(w(rest), w(whole))
+
+
+def test_terminals_that_are_no_edges_are_told_apart_by_name() -> None:
+    with LocalGrid(seeking_app(), 3) as grid, pytest.raises(RoundFailed, match=r"is no edge.*edge_app"):
+        Hierarchical(tier=LocalTier(), edge_rounds=5).start(grid, START, num_rounds=1)
+
+
+def test_one_strategy_for_two_cells_is_refused() -> None:
+    shared = one_each("")
+    with pytest.raises(ConfigError, match="make a new one for every cell"):
+        run(Hierarchical(lambda cell: shared, cells=blocks(2)))
+
+
+def test_a_centre_that_cannot_merge_is_named_and_numbers_that_not_all_edges_tell_do_no_harm(tmp_path: Path) -> None:
+    class Broken(FedAvg):
+        def aggregate_train(self, server_round: int, replies: Any) -> Any:
+            raise ValueError("no idea")
+
+    with pytest.raises(RoundFailed, match=r"Broken at the centre could not merge 2 edges: ValueError: no idea"):
+        run(Hierarchical(one_each, cells=blocks(2), centre=Broken()))
+
+    class Talks(FedAvg):
+        def aggregate_train(self, server_round: int, replies: Any) -> Any:
+            arrays, metrics = super().aggregate_train(server_round, replies)
+            assert metrics is not None
+            metrics["extra"] = 1.0
+            return arrays, metrics
+
+    def edge(cell: str) -> FedAvg:
+        return Talks(**ONE, fraction_evaluate=0.0) if cell == "edge-0" else one_each(cell)
+
+    result, _ = run(Hierarchical(edge, cells=blocks(2), centre=FedAvg()), rounds=2)
+    assert np.isfinite(w(result)).all()
+
+
+def test_a_centre_with_too_few_edges_waits_where_waiting_was_asked_for(tmp_path: Path) -> None:
+    strategy = Hierarchical(one_each, cells=blocks(1), centre=FedAvg(), idle_s=5.0)
+    _, folder = recorded(tmp_path, strategy, nodes=2, rounds=2, seconds=[1.0, 1.0])
+    assert [row.values["what"] for row in folder.rows("event")] == ["idle", "idle"]
+
+
+def test_an_edges_numbers_may_be_numpys(tmp_path: Path) -> None:
+    class Counts(Layer[None]):
+        def metrics(self, state: None) -> Mapping[str, float]:
+            return {"norm": np.float32(0.5), "many": np.int64(3)}  # type: ignore[dict-item]
+
+        def events(self, state: None) -> tuple[list[Event], None]:
+            return [Event("counted", "counted", time_s=0.0, values={"many": np.int64(3)})], state  # type: ignore[dict-item]
+
+    result, folder = recorded(
+        tmp_path, Hierarchical(lambda cell: Layered(one_each(cell), Counts())), nodes=2, rounds=1, seconds=[1.0, 1.0]
+    )
+    assert result.arrays is not None
+    rows = [row for row in folder.rows("event") if row.values["what"] == "counted"]
+    assert rows
+    assert {(row.values["many"], row.virtual_s) for row in rows} == {(3, 0.0)}
+    assert any(row.values.get("norm") == 0.5 for row in folder.rows("traffic"))
+
+
+def test_complex_models_keep_their_imaginary_parts() -> None:
+    spec = {"w": ((1,), "complex128")}
+    results = [
+        EdgeResult(cell, record_of({"w": np.array([value])}), 1.0, {}, {})
+        for cell, value in (("a", 1 + 2j), ("b", 3 + 4j))
+    ]
+    assert arrays_of(merge_edges(results, spec))["w"][0] == 2 + 3j
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"edge": FedAvg}, "edge is a FedAvg; pass a factory"),
+        ({"edge": 3}, "edge = 3: expected a factory"),
+        ({"cells": 3}, "cells = 3: expected a cell function"),
+        ({"cells": {"a": [1]}}, "expected a cell function"),
+        ({"reachable": True}, "reachable = True: expected a function"),
+        ({"asynchronous": 2}, "asynchronous = 2: expected FedBuff"),
+        ({"asynchronous": FedBuff}, "expected FedBuff"),
+        ({"lower": 1.5}, "lower = 1.5: expected LowerEdgeRounds"),
+        ({"idle_s": "5"}, "idle_s = '5'"),
+        ({"seed": "7"}, "seed = '7'"),
+        ({"centre": FedAdam(), "asynchronous": FedBuff(1)}, "needs 2 edges and FedBuff"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_when_it_is_given(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Hierarchical(**{"edge": one_each, **options})
+
+
+def test_cells_may_come_from_numpy_and_nonsense_is_named() -> None:
+    def cells(grid: Grid, round: Round) -> Any:
+        return {"a": np.array(list(grid.get_node_ids()))}
+
+    assert run(Hierarchical(one_each, cells=cells, seed=np.int64(3)), rounds=1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="returned a list; expected"):
+        run(Hierarchical(one_each, cells=lambda grid, round: [1000]))  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigError, match="listed twice in the cell"):
+        run(Hierarchical(one_each, cells=lambda grid, round: {"a": [1000, 1000]}))
+    with pytest.raises(ConfigError, match="is no Flower strategy; return a new one"):
+        run(Hierarchical(lambda cell: None))  # type: ignore[arg-type, return-value]

@@ -172,7 +172,24 @@ def packet_bytes(record: ArrayRecord, *, sender: str) -> bytes:
 
 def payload_bits(content: RecordDict) -> int:
     """Bits of the records in a message, counted from their real bytes; names included, framing not."""
-    return 8 * sum(record.count_bytes() for record in content.values())
+    return 8 * sum(
+        # Flower's own count of a config refuses empty texts and lists.
+        _config_bytes(record) if isinstance(record, ConfigRecord) else record.count_bytes()
+        for record in content.values()
+    )
+
+
+def _config_bytes(record: ConfigRecord) -> int:
+    """As `ConfigRecord.count_bytes`: a number takes 8 bytes, a bool 1, a text or byte string its length, a name too."""
+
+    def size(value: Any) -> int:
+        if isinstance(value, list):
+            return sum(map(size, value))
+        if isinstance(value, bool):
+            return 1
+        return len(value) if isinstance(value, str | bytes) else 8
+
+    return sum(len(name) + size(value) for name, value in record.items())
 
 
 def wire_bits(message: Message) -> int:

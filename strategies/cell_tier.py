@@ -45,6 +45,10 @@ Reachable = Callable[[Round, str], bool]
 COUNTED_NODES, COUNTED_WEIGHTS, COUNTED_ORDER = "counted-nodes", "counted-weights", "counted-order"
 
 
+#: Orders of acceptance without a clock are one whole number of 64 bits: cloud round, edge round, count.
+_MOST_EDGE_ROUNDS, _MOST_REPLIES = 2**14, 2**26
+
+
 class CellTier:
     """Edges inside the ServerApp; terminals are nodes of its Grid.
 
@@ -210,14 +214,19 @@ class CellTier:
             report[COUNTED_ORDER] = [order for _, order in counted.values()]
         return reply
 
-    def _note(self, cell: str, weights: Mapping[int, float]) -> None:
-        """Keep what an edge round has merged, and when: edges that run side by side accept in the order of time."""
+    def _note(self, round: Round, weights: Mapping[int, float], *, in_turn: bool) -> None:
+        """Keep what an edge round has merged, and when.
+
+        On a virtual clock edges run side by side and accept in the order of its time. Without one they run in turn,
+        and the n-th edge rounds of a cloud round are taken to be at the same time.
+        """
         if not self._moving:
             return
-        entries = self._accepted.setdefault(cell, {})
+        entries = self._accepted.setdefault(round.cell, {})
         for node, weight in weights.items():
             self._order += 1
-            entries[node] = (weight, self._order)
+            moment = (round.cloud * _MOST_EDGE_ROUNDS + round.edge) if in_turn else 0
+            entries[node] = (weight, moment * _MOST_REPLIES + self._order % _MOST_REPLIES if in_turn else self._order)
 
     def events(self) -> list[Event]:
         """What the cell function tells: who entered, left, was handed over."""
@@ -255,11 +264,12 @@ class CellTier:
         if cell not in self._edges:
             strategy = self._made(cell)
             terminals = _Cell(grid, self)
+            in_turn = find(grid, VirtualClock) is None
             edge = EdgeRounds(
                 cell,
                 strategy,
                 terminals,
-                accepted=lambda weights: self._note(cell, weights),
+                accepted=lambda round, weights: self._note(round, weights, in_turn=in_turn),
                 keeps_model=self._reachable is not None,
             )
             if self._recorded:

@@ -55,6 +55,9 @@ class LayeredGrid(WrappedGrid):
         self._patience = Patience(timeout_s if narrows else None, label="the federation, as its layers narrowed it,")
         self._minimum = minimum
         self._narrowed: tuple[Round, tuple[int, ...], list[int]] | None = None
+        # While a layer narrows, virtual time may pass and terminals may move.
+        self._narrowing = False
+        self._afterwards: list[Callable[[], object]] = []
 
     # -- told by whoever runs the rounds
 
@@ -101,12 +104,20 @@ class LayeredGrid(WrappedGrid):
         """What each layer knows of a terminal that goes to another edge, in the order of the layers."""
         parcels = []
         for i, layer in enumerate(self.layers):
-            parcel, self.states[i] = layer.hand_over(self.states[i], node_id)
+            parcel, state = layer.hand_over(self.states[i], node_id)
             parcels.append((type(layer).__name__, parcel))
+            if not self._narrowing:
+                self.states[i] = state
+        if self._narrowing:
+            self._afterwards.append(lambda: self.hand_over(node_id))
         return parcels
 
     def take_over(self, node_id: int, parcels: list[Any]) -> None:
         """Inverse of `hand_over` at the other edge; what its layers have no counterpart for is left."""
+        if self._narrowing:
+            # A layer is asking its nodes, time passes, and it will hand back the state it began with.
+            self._afterwards.append(lambda: self.take_over(node_id, parcels))
+            return
         for i, (layer, (name, parcel)) in enumerate(zip(self.layers, parcels, strict=False)):
             if parcel is not None and name == type(layer).__name__:
                 self.states[i] = layer.take_over(self.states[i], node_id, parcel)
@@ -118,8 +129,15 @@ class LayeredGrid(WrappedGrid):
         there = tuple(self.inner.get_node_ids())
         if self._narrowed is None or self._narrowed[:2] != (self.round, there):
             nodes = list(there)
-            for i, layer in enumerate(self.layers):
-                nodes, self.states[i] = layer.narrow(self.states[i], self.round, self.inner, nodes)
+            self._narrowing = True
+            try:
+                for i, layer in enumerate(self.layers):
+                    nodes, self.states[i] = layer.narrow(self.states[i], self.round, self.inner, nodes)
+            finally:
+                self._narrowing = False
+            afterwards, self._afterwards = self._afterwards, []
+            for catch_up in afterwards:
+                catch_up()
             self._narrowed = (self.round, there, nodes)
         nodes = self._narrowed[2]
         self._patience.asked(len(nodes))

@@ -60,7 +60,7 @@ class EdgeRounds:
         strategy: Strategy,
         grid: Grid,
         *,
-        accepted: Callable[[Mapping[int, float]], None] = lambda weights: None,
+        accepted: Callable[[Round, Mapping[int, float]], None] = lambda round, weights: None,
         keeps_model: bool = False,
     ) -> None:
         self.cell = cell
@@ -238,7 +238,7 @@ class EdgeRounds:
             merge = getattr(self.layered, "merged", None)
             arrays = done.arrays if merge is None else merge(round, arrays, done.arrays)
             weights |= done.weights
-            self._accepted(done.weights)
+            self._accepted(round, done.weights)
             metrics = done.metrics
             trained += 1
         return Done(arrays, weights, frozenset(asked), metrics, trained, sent, failed, trouble)

@@ -335,3 +335,10 @@ def test_a_weight_is_one_number_under_its_key_or_refused() -> None:
 )
 def test_the_reason_of_an_error_is_its_first_line(error: Error, text: str) -> None:
     assert error_reason(Message(error, reply_to=reply_with())) == text
+
+
+def test_bits_are_counted_where_a_text_or_a_list_is_empty() -> None:
+    full = RecordDict({"config": ConfigRecord({"note": "abc", "on": True, "n": 3, "raw": b"xy", "list": [1.0, 2.0]})})
+    assert payload_bits(full) == 8 * full.config_records["config"].count_bytes()
+    empty = RecordDict({"config": ConfigRecord({"note": "", "raw": b"", "list": []})})
+    assert payload_bits(empty) == 8 * len("noterawlist")

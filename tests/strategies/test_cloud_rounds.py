@@ -29,6 +29,7 @@ from flower_edge.strategies import (
     Hierarchical,
     Layer,
     Layered,
+    LayeredGrid,
     LocalTier,
     LowerEdgeRounds,
     Metered,
@@ -723,3 +724,49 @@ def test_cells_may_come_from_numpy_and_nonsense_is_named() -> None:
         run(Hierarchical(one_each, cells=lambda grid, round: {"a": [1000, 1000]}))
     with pytest.raises(ConfigError, match="is no Flower strategy; return a new one"):
         run(Hierarchical(lambda cell: None))  # type: ignore[arg-type, return-value]
+
+
+def test_without_a_clock_the_last_edge_round_counts_whichever_edge_ran_first(tmp_path: Path) -> None:
+    class Back:
+        """Terminal 0 is in the second cell in the first edge round and in the first one in the second."""
+
+        moving = True
+
+        def __call__(self, grid: Grid, round: Round) -> Mapping[str, list[int]]:
+            zero, one, two = list(grid.get_node_ids())
+            return {"a": [one], "b": [zero, two]} if round.edge <= 1 else {"a": [zero, one], "b": [two]}
+
+    strategy = Hierarchical(one_each, cells=Back(), edge_rounds=2)
+    _, folder = recorded(tmp_path, strategy, nodes=3, rounds=1)
+    examples = {row.cell: row.number("num-examples") for row in folder.rows("train") if row.cell}
+    assert examples == {"a": 10.0 + 20.0, "b": 30.0}
+
+
+def test_what_comes_with_a_terminal_while_a_layer_asks_is_not_lost() -> None:
+    class Knows(Layer[dict[str, int]]):
+        """Takes its time when it narrows, and keeps what it is handed."""
+
+        def init(self) -> dict[str, int]:
+            return {"7": 1}
+
+        def narrow(
+            self, state: dict[str, int], round: Round, grid: Grid, nodes: list[int]
+        ) -> tuple[list[int], dict[str, int]]:
+            sessions[0].take_over(5, [("Knows", 3)])
+            given.append(sessions[0].hand_over(7))
+            return nodes, {**state, "asked": 1}
+
+        def hand_over(self, state: dict[str, int], node_id: int) -> tuple[Any, dict[str, int]]:
+            left = {key: value for key, value in state.items() if key != str(node_id)}
+            return state.get(str(node_id)), left
+
+        def take_over(self, state: dict[str, int], node_id: int, parcel: Any) -> dict[str, int]:
+            return {**state, str(node_id): parcel}
+
+    sessions: list[LayeredGrid] = []
+    given: list[Any] = []
+    with LocalGrid(seeking_app(), 2) as grid:
+        sessions.append(LayeredGrid(grid, [Knows()]))
+        list(sessions[0].get_node_ids())
+    assert given == [[("Knows", 1)]]
+    assert sessions[0].states == [{"asked": 1, "5": 3}]

@@ -76,6 +76,7 @@ FIGURES: Final = (
     Figure("handover_gap_points", "mobility", "points of accuracy lost by moving, handover on", most=1.0),
     Figure("no_handover_gap_points", "mobility", "the same, handover off"),
     Figure("plan_100k_s", "planning", "seconds to plan a round of 100,000 terminals in 1,000 cells", most=1.0),
+    Figure("plan_100k_cpu_s", "planning", "seconds of processor time in it"),
     Figure("plan_100k_rss_mb", "planning", "MB of memory it takes", most=1000.0),
 )
 
@@ -265,14 +266,14 @@ def _print_planning(growth: Mapping[str, Any]) -> None:
     rows = [
         [
             f"{plan['nodes']:,}",
-            *(f"{1000 * plan[name]:,.0f} ms" for name in ("round_s", "coverage_s", "handover_s", "selection_s")),
+            *(f"{1000 * plan[name]:,.0f} ms" for name in ("round_s", "cpu_s", "cells_s", "edges_s", "delivered_s")),
             f"{plan['moved']:,.0f}",
             f"{plan['peak_bytes'] / 1e6:,.0f} MB",
         ]
         for plan in growth.values()
         if isinstance(plan, Mapping)
     ]
-    head = ["planning", "a round", "coverage", "handover", "selection", "moved", "memory"]
+    head = ["planning", "a round", "CPU", "centre", "edges", "with orders", "moved", "memory"]
     print_table("terminals, 100 in a cell", head, rows)
 
 

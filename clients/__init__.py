@@ -6,7 +6,7 @@ from .edge import edge_app
 from .measure import measure_conditions
 from .period import PeriodMod, period_mod
 from .properties import answer_properties
-from .steps import StepMod, StepRange, request, step_mod, steps_of
+from .steps import StepMod, StepRange, request, step_mod, steps_of, wants_new_data
 from .throttle import ThrottleMod
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "request_to_join",
     "step_mod",
     "steps_of",
+    "wants_new_data",
     "withdraw_request",
 ]

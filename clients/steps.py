@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp.typing import ClientAppCallable
 
 from flower_edge.errors import ProtocolError, StateError
+from flower_edge.runtime.new_data import wants_new_data
 from flower_edge.runtime.node_state import NodeState
 from flower_edge.runtime.stepped_messages import (
     REQUEST_RECORD,
@@ -29,7 +30,7 @@ from flower_edge.runtime.stepped_messages import (
 from flower_edge.store.tree import Tree
 from flower_edge.wire import copy_content, records_from_tree, records_to_tree
 
-__all__ = ["Request", "StepMod", "StepRange", "request", "request_of", "step_mod", "steps_of"]
+__all__ = ["Request", "StepMod", "StepRange", "request", "request_of", "step_mod", "steps_of", "wants_new_data"]
 
 #: Name of the working model in the node's memory.
 STATE = "steps"

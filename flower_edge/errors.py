@@ -34,6 +34,10 @@ class RoundFailed(ProtocolError):
         self.asked = asked
 
 
+class NobodyContributed(RoundFailed):
+    """Messages were sent, and nothing but errors, or nothing at all, came back."""
+
+
 class NotEnoughNodes(ProtocolError):
     """A cell or federation stayed below the number of nodes its strategy needs."""
 

@@ -97,23 +97,19 @@ class CellTier:
         """
         self._round = round
         members = self._look(grid, round)
-        seen: dict[int, str] = {}
+        seen: set[int] = set()
         for name, nodes in members.items():
             if not isinstance(name, str):
                 raise ConfigError(f"cell {name!r} is a {type(name).__name__}; the names of cells are texts")
-            for node in map(int, nodes):
-                if seen.get(node) == name:
-                    raise ConfigError(f"node {node} is listed twice in the cell {name!r}; list every terminal once")
-                if node in seen:
-                    raise ConfigError(
-                        f"node {node} is in the cells {seen[node]!r} and {name!r}; "
-                        "a terminal belongs to one cell in a round"
-                    )
-                seen[node] = name
-            self._edge(grid, name)[1].nodes = list(map(int, nodes))
+            own = list(map(int, nodes))
+            before = len(seen)
+            seen.update(own)
+            if len(seen) < before + len(own):
+                _refuse_twice(members)
+            self._edge(grid, name)[1].nodes = own
             self._addresses.setdefault(name, len(self._addresses) + 1)
         there = self.there(grid, round)
-        if seen and there and not there & set(seen):
+        if seen and there and there.isdisjoint(seen):
             raise ConfigError(
                 f"the cells name nodes {sorted(seen)[:4]}…, and none of them is on the grid, "
                 f"whose ids are {sorted(there)[:4]}…; take them from grid.get_node_ids()"
@@ -141,7 +137,7 @@ class CellTier:
         """Members of `round.cell` as they are now, where the cells are moving."""
         return list(map(int, self._look(grid, round).get(round.cell, []))) if self._moving else None
 
-    def there(self, grid: Grid, round: Round) -> Set[int]:
+    def there(self, grid: Grid, round: Round) -> frozenset[int]:
         """The nodes of the Grid, listed once for all edges of one edge round: with many edges a listing is dear."""
         moment = (round.cloud, round.edge, round.kind)
         if self._there is None or self._there[0] != moment:
@@ -293,6 +289,21 @@ class CellTier:
                 f"between them; make a new one for every cell: edge=lambda cell: {type(strategy).__name__}(...)"
             )
         return strategy
+
+
+def _refuse_twice(members: Mapping[str, list[int]]) -> None:
+    """Say which node is listed twice."""
+    seen: dict[int, str] = {}
+    for name, nodes in members.items():
+        for node in map(int, nodes):
+            if seen.get(node) == name:
+                raise ConfigError(f"node {node} is listed twice in the cell {name!r}; list every terminal once")
+            if node in seen:
+                raise ConfigError(
+                    f"node {node} is in the cells {seen[node]!r} and {name!r}; "
+                    "a terminal belongs to one cell in a round"
+                )
+            seen[node] = name
 
 
 class _Cell(NarrowedGrid):

@@ -32,7 +32,7 @@ from flower_edge.runtime.narrowed_grid import NarrowedGrid
 from flower_edge.runtime.queries import AVAILABLE, NOW_S, ask_nodes
 from flower_edge.runtime.wrapped_grid import chain, find
 
-from .cells import place_of
+from .coverage_nodes import Terminals
 from .coverage_view import View, first_event, move_events
 from .handover import Handover
 from .joining import Join, Joining
@@ -57,13 +57,17 @@ class Coverage:
         handover: edges pass on to each other what they know of a terminal, and its work under way. Without it a
             terminal that changes the edge leaves one and enters another.
         round_s: without a virtual clock, how long an edge round is taken to last: the n-th edge round of a run is at
-            n · round_s from 0 on, the same for every edge. With a clock it is not used.
-        look_every_s: a look is good for so many seconds of virtual time within a round. With 0 every new time is
-            looked at; more saves time where very many edges ask at times of their own.
+            n · round_s from 0 on, the same for every edge. Who leaves within a round is then seen when the next begins.
+        clock: without a virtual clock, the real time in seconds, `time.monotonic`: the run begins at 0 s, and a resumed
+            one goes on from where it was. With a virtual clock neither of the two is used.
+        look_every_s: a look is good for so many seconds; only the first edge to begin an edge round looks in any case.
+            With 0 every new time is looked at; more saves work where very many edges ask at times of their own, or
+            real time is new at every question.
         key_of: index of a node id; default: its `partition-id`, as `GridProxy` or `LocalGrid` tell it.
 
-    A terminal that is not on the Grid is out of coverage. Questions are asked when a round begins: one that comes
-    within a round takes part in it at once with `join="automatic"`, else from the next edge round on.
+    A terminal that is not on the Grid is out of coverage, and so is a node of which nobody knows which terminal it is;
+    the event `unplaced` tells it. Questions are asked when a round begins: one that comes within a round takes part in
+    it at once with `join="automatic"`, else from the next edge round on.
 
     Raises:
         ConfigError: an argument that cannot be used.
@@ -80,28 +84,34 @@ class Coverage:
         ask_timeout_s: float | None = 60.0,
         handover: bool = True,
         round_s: float | None = None,
+        clock: Callable[[], float] | None = None,
         look_every_s: float = 0.0,
         key_of: Callable[[int], int] | None = None,
     ) -> None:
         if round_s is not None and not 0 < round_s < math.inf:
             raise ConfigError(f"round_s = {round_s}: expected more than 0 s, or None")
+        if clock is not None and (round_s is not None or not callable(clock)):
+            raise ConfigError(
+                f"clock = {clock!r}, round_s = {round_s}: expected one of the two, a clock such as time.monotonic"
+            )
         if not 0 <= look_every_s < math.inf:
             raise ConfigError(f"look_every_s = {look_every_s}: expected 0 s or more")
         Joining(0, join, ask_again_s)  # refuses what it cannot use, now and not when a run begins
         self.located, self.handover = located, handover
         self._join, self._ask_again_s, self._ask_timeout_s = join, ask_again_s, ask_timeout_s
-        self._round_s, self._look_every_s, self._key_of = round_s, look_every_s, key_of
+        self._round_s, self._clock, self._look_every_s, self._key_of = round_s, clock, look_every_s, key_of
         self.begin()
 
     def begin(self) -> None:
         """A run begins: forget the one before."""
         self._grid: Grid | None = None
-        self._index: dict[int, int] = {}
-        self._ids: list[int] = []
-        self._rows: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._terminals = Terminals(self.located.nodes, self._key_of)
+        self._since: float | None = None  # what the real clock showed at 0 s
+        self._elapsed_s = 0.0
         self._view: View | None = None
         self._attached: npt.NDArray[np.int64] | None = None
         self._round = (0, 0)
+        self._moments: set[tuple[int, int]] = set()
         self._rounds_seen = 0
         self._views: dict[tuple[int, int], View] = {}  # of this cloud round, where no clock tells the time
         self._begun: dict[str, View] = {}
@@ -121,7 +131,8 @@ class Coverage:
         """The members of every cell now, empty cells among them; the same object while nothing has moved.
 
         Raises:
-            ConfigError: no virtual clock and no `round_s`; a node whose place is not known or not located.
+            ConfigError: nothing that tells the time; no node that is a terminal; as a run begins, one that is not
+                located, or two that are the same.
         """
         self._bind(grid)
         moment = (round.cloud, max(round.edge, 1))
@@ -129,7 +140,7 @@ class Coverage:
         # Once per round of a cell: asking takes time, and whoever asks a second time wants the round to begin.
         if self._asked.get(round.cell) != round:
             self._asked[round.cell] = round
-            if len(who := self._joining.due(view.attached >= 0, view.time_s)):
+            if len(who := self._joining.due(view.present, view.time_s)):
                 self._ask(who, view)
                 view = self._look(moment, anew=True)
         if round.kind == "train":
@@ -153,7 +164,8 @@ class Coverage:
 
     def where(self, node_id: int) -> str | None:
         """The cell in which a node is at the present time, member or not; `None` out of coverage."""
-        cell = int(self._look().attached[self.index_of(node_id)])
+        index = self._terminals.index_of(self._looked_at(), node_id)
+        cell = -1 if index is None else int(self._look().attached[index])
         return None if cell < 0 else self.cells[cell]
 
     def members(self, cell: str = "") -> list[int]:
@@ -207,7 +219,8 @@ class Coverage:
         `MidRound` says so; a `decide` of your own that returns `Detach()` should, too, or `Covered` will not know the
         model its update is compared with.
         """
-        self.work.detached(self.index_of(node_id), cell, server_round)
+        if (index := self._terminals.index_of(self._looked_at(), node_id)) is not None:
+            self.work.detached(index, cell, server_round)
 
     # -- nodes and terminals -----------------------------------------------------------------------------------------
 
@@ -215,31 +228,17 @@ class Coverage:
         """A node's terminal: its row in `located`.
 
         Raises:
-            ConfigError: nobody tells it, or `located` has no such row.
+            ConfigError: nobody knows it, or `located` has no such row.
         """
-        if (known := self._index.get(node_id)) is not None:
-            return known
-        if self._key_of is not None:
-            index = self._key_of(node_id)
-        else:
-            place = place_of(self._looked_at(), node_id)
-            if place is None:
-                raise ConfigError(
-                    f"node {node_id} has no partition-id that is known here; put GridProxy around the Flower grid and "
-                    "answer_properties(app) on the client, or pass key_of to Coverage"
-                )
-            index = place[0]
-        if type(index) is not int or not 0 <= index < self.located.nodes:
-            raise ConfigError(
-                f"node {node_id} is terminal {index!r}, and this coverage locates {self.located.nodes} terminals, from "
-                "0 on; locate as many as there are partitions"
-            )
-        self._index[node_id] = index
+        index = self._terminals.index_of(self._looked_at(), node_id)
+        if index is None:
+            raise ConfigError(f"node {node_id} is none of the {self.located.nodes} terminals of this coverage")
         return index
 
     def key(self, node_id: int) -> str:
-        """A terminal's name in events and records: its index."""
-        return str(self.index_of(node_id))
+        """A terminal's name in events and records: its index, or the node's id where it is none of the terminals."""
+        index = self._terminals.index_of(self._looked_at(), node_id)
+        return str(node_id if index is None else index)
 
     def properties(self, node_id: int) -> Mapping[str, Any]:
         """What a node has told a `GridProxy` about itself, or its node config in a `LocalGrid`."""
@@ -257,30 +256,23 @@ class Coverage:
             )
         return self._grid
 
-    def _take_up_nodes(self) -> None:
-        ids = list(self._looked_at().get_node_ids())
-        if ids == self._ids:
-            return
-        index = self._index
-        rows = np.fromiter((index[node] if node in index else self.index_of(node) for node in ids), np.int64, len(ids))
-        order = np.argsort(rows, kind="stable")
-        if len(twice := np.flatnonzero(np.diff(rows[order]) == 0)):
-            one, other = (ids[int(at)] for at in order[twice[0] : twice[0] + 2])
-            raise ConfigError(
-                f"nodes {one} and {other} are both terminal {index[one]}; give every node a partition-id of its own"
-            )
-        self._ids, self._rows = ids, rows
+    def _take_up_nodes(self, time_s: float) -> None:
+        for node, why in self._terminals.take_up(self._looked_at()).items():
+            self._events.append(Event("unplaced", f"node {node} is out of coverage: it {why}", time_s=time_s))
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
     def _look(self, moment: tuple[int, int] | None = None, *, anew: bool = False) -> View:
         """The view of the beginning of a round, or of right now."""
-        begins = moment is not None and moment != self._round
-        if moment is not None and begins:
+        begins = moment is not None and moment not in self._moments
+        if moment is not None and moment != self._round:
             if moment[0] != self._round[0]:
                 self._views = {}
             self._round = moment
-        time_s = now_s(self._looked_at())
+        if moment is not None and begins:
+            # By its number and not by the last one seen: edges are in rounds of their own.
+            self._moments = {other for other in self._moments if other[0] >= moment[0]} | {moment}
+        time_s = self._present_s()
         if time_s is None:
             return self._look_by_round(anew)
         view = self._view
@@ -288,12 +280,22 @@ class Coverage:
             view = self._view = self._see(time_s, nodes=moment is not None)
         return view
 
+    def _present_s(self) -> float | None:
+        """The virtual time, else the real one since the run began; `None` without a clock."""
+        time_s = now_s(self._looked_at())
+        if time_s is not None or self._clock is None:
+            return time_s
+        if self._since is None:
+            self._since = self._clock() - self._elapsed_s
+        return self._clock() - self._since
+
     def _look_by_round(self, anew: bool) -> View:
         # Edges run one after the other here; each is shown the same for the same edge round.
         if self._round_s is None:
             raise ConfigError(
-                "Coverage needs to know what time it is: put a VirtualClock around the grid, or say how long an edge "
-                "round lasts, Coverage(located, round_s=...)"
+                "Coverage needs to know what time it is: put a VirtualClock around the grid, give it real time, "
+                "Coverage(located, clock=time.monotonic), or say how long an edge round lasts, "
+                "Coverage(located, round_s=...)"
             )
         if self._round not in self._views:
             self._view = self._views[self._round] = self._see(self._rounds_seen * self._round_s, nodes=True)
@@ -304,16 +306,17 @@ class Coverage:
         return self._views[self._round]
 
     def _see(self, time_s: float, *, nodes: bool) -> View:
-        if nodes or not self._ids:
-            self._take_up_nodes()
+        if nodes or not self._terminals.ids:
+            self._take_up_nodes(time_s)
+        ids, rows = self._terminals.ids, self._terminals.rows
         before = self._attached
         found = np.asarray(self.located.where(time_s, before), np.int64)
         attached = np.full(self.located.nodes, -1, np.int64)
-        attached[self._rows] = found[self._rows]
+        attached[rows] = found[rows]
         if before is not None and not np.array_equal(before, attached):
             self._changed(before, attached, time_s)
         taken = self._joining.taken(attached >= 0)
-        view = View(time_s, self.cells, attached, taken, self._ids, self._rows).after(self._view)
+        view = View(time_s, self.cells, attached, taken, ids, rows).after(self._view)
         if before is None:
             self._events.append(first_event(view))
         self._attached = view.attached
@@ -324,7 +327,7 @@ class Coverage:
         self._joining.forget(np.concatenate([moves.entered, moves.left, moves.handed_over]))
         self._events.extend(move_events(moves, self.cells, time_s, handover=self.handover))
         if self.handover and len(moves.handed_over):
-            node_of = dict(zip(self._rows.tolist(), self._ids, strict=True))
+            node_of = dict(zip(self._terminals.rows.tolist(), self._terminals.ids, strict=True))
             pairs = zip(moves.handed_over.tolist(), moves.source.tolist(), moves.target.tolist(), strict=True)
             for index, one, other in pairs:
                 self.work.moved(index, node_of[index], self.cells[one], self.cells[other], time_s)
@@ -356,6 +359,8 @@ class Coverage:
             "attached": None if self._attached is None else self._attached.copy(),
             "round": list(self._round),
             "rounds_seen": self._rounds_seen,
+            "elapsed_s": self._elapsed_s if self._since is None else self._present_s() or 0.0,
+            "unplaced": self._terminals.state_dict(),
             "joining": self._joining.state_dict(),
             "events": [event.to_json() for event in self._events],
             "work": self.work.state_dict(),
@@ -376,7 +381,8 @@ class Coverage:
         self.begin()
         self._attached = None if attached is None else np.array(attached, np.int64)
         self._round = (int(state["round"][0]), int(state["round"][1]))
-        self._rounds_seen = int(state["rounds_seen"])
+        self._rounds_seen, self._elapsed_s = int(state["rounds_seen"]), float(state["elapsed_s"])
+        self._terminals.load_state_dict(state["unplaced"])
         self._joining.load_state_dict(state["joining"])
         self._events.extend(Event.from_json(text) for text in state["events"])
         self.work.load_state_dict(state["work"])

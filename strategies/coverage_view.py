@@ -19,6 +19,8 @@ __all__ = ["View", "first_event", "move_events"]
 
 #: Cells named in the event that tells where everybody is at first.
 MOST_NAMED = 20
+#: What is worked out only when it is asked for.
+_WORKED_OUT = ("present", "members", "everybody")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,11 @@ class View:
     taken: npt.NDArray[np.bool_]
     ids: list[int]
     rows: npt.NDArray[np.int64]
+
+    @cached_property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """bool [terminals], who is in coverage."""
+        return self.attached >= 0
 
     @cached_property
     def members(self) -> dict[str, list[int]]:
@@ -70,7 +77,7 @@ class View:
         ):
             return self
         view = replace(last, time_s=self.time_s)
-        vars(view).update({name: vars(last)[name] for name in ("members", "everybody") if name in vars(last)})
+        vars(view).update({name: vars(last)[name] for name in _WORKED_OUT if name in vars(last)})
         return view
 
 

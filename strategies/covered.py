@@ -55,7 +55,8 @@ class CoveredState:
     Attributes:
         cell: the edge it is at; empty around a flat federation.
         flat: whether it has been around a flat federation.
-        number: the present `server-round`; 0 where the strategy tells none.
+        number: the present `server-round`; where the strategy tells none, the rounds are counted.
+        place: cloud and edge round of the last training exchange.
         bases: the model of the present round, and of those rounds from which an update is still to come.
         taken: nodes whose update of a round has been merged.
         counts: late updates merged, late ones dropped, duplicates dropped.
@@ -65,6 +66,7 @@ class CoveredState:
     cell: str = ""
     flat: bool = False
     number: int = 0
+    place: tuple[int, int] = (0, 0)
     bases: Mapping[int, ArrayRecord] = field(default_factory=dict)
     taken: Mapping[int, frozenset[int]] = field(default_factory=dict)
     counts: tuple[int, int, int] = (0, 0, 0)
@@ -130,6 +132,8 @@ class Covered(Layer[CoveredState]):
 
     def narrow(self, state: CoveredState, round: Round, grid: Grid, nodes: list[int]) -> tuple[list[int], CoveredState]:
         """Those of `nodes` that are members of the cell now, or of any cell in a flat federation."""
+        if not round.cell and not state.flat:
+            self.coverage.begin()  # a flat run begins, and nobody else tells the coverage so
         members = self.coverage(grid, round)
         if round.cell and round.cell not in members:
             raise ConfigError(
@@ -148,15 +152,20 @@ class Covered(Layer[CoveredState]):
         """Keep the model that a training round begins from, and forget those nobody can come back to."""
         if round.kind != "train" or not messages:
             return messages, state
-        number = next((found for message in messages if (found := server_round_of(message)) is not None), round.cloud)
+        place = (round.cloud, round.edge)
+        counted = state.number + (place != state.place)
+        number = next((found for message in messages if (found := server_round_of(message)) is not None), counted)
         oldest = number - self.max_staleness
-        self.coverage.work.give_up(round.cell, oldest)
+        given_up = tuple(
+            self._given_up(index, base, round) for index, base in self.coverage.work.give_up(round.cell, oldest)
+        )
         owed = self.coverage.work.to_come(round.cell)
         bases = {b: arrays for b, arrays in state.bases.items() if b in owed}
         if (sent := _same_model(messages)) is not None:
             bases[number] = sent
         taken = {b: nodes for b, nodes in state.taken.items() if b >= oldest}
-        return messages, replace(state, number=number, bases=bases, taken=taken)
+        told = (*state.events, *given_up)
+        return messages, replace(state, number=number, place=place, bases=bases, taken=taken, events=told)
 
     def inbound(self, state: CoveredState, round: Round, replies: list[Message]) -> tuple[list[Message], CoveredState]:
         """Each update once, late ones brought up to date."""
@@ -211,8 +220,10 @@ class Covered(Layer[CoveredState]):
     def _unusable(self, state: CoveredState, reply: Message, base: int, behind: int) -> str:
         if self.late == "drop":
             return "late updates are not merged here"
-        if behind > self.max_staleness:
+        if base > 0 and behind > self.max_staleness:
             return f"it is {behind} rounds old, and more than {self.max_staleness} are not merged"
+        if base == 0:
+            return "its strategy writes no server-round into its messages, so nobody can say which model it began from"
         if base not in state.bases or state.number not in state.bases:
             return "the model it began from is not known any more"
         records = reply.content.array_records
@@ -244,6 +255,14 @@ class Covered(Layer[CoveredState]):
             what, text, self._key(node), round.cell, round.edge, self.coverage.time_s, values={"base-round": base}
         )
 
+    def _given_up(self, index: int, base: int, round: Round) -> Event:
+        text = (
+            f"the late update of terminal {index} from round {base} is not waited for any more: it would be more than "
+            f"{self.max_staleness} rounds old"
+        )
+        values = {"base-round": base}
+        return Event("given-up", text, str(index), round.cell, round.edge, self.coverage.time_s, values=values)
+
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def dump(self, state: CoveredState) -> Any:
@@ -253,6 +272,7 @@ class Covered(Layer[CoveredState]):
             "cell": state.cell,
             "flat": state.flat,
             "number": state.number,
+            "place": list(state.place),
             "bases": [
                 [b, records_to_tree(RecordDict({"arrays": arrays}))] for b, arrays in state.bases.items() if b in owed
             ],
@@ -271,6 +291,7 @@ class Covered(Layer[CoveredState]):
             cell=saved["cell"],
             flat=saved["flat"],
             number=saved["number"],
+            place=(saved["place"][0], saved["place"][1]),
             bases={b: records_from_tree(tree).array_records["arrays"] for b, tree in saved["bases"]},
             taken={b: frozenset(nodes) for b, nodes in saved["taken"]},
             counts=(merged, dropped, twice),

@@ -29,7 +29,7 @@ MOST_PARCEL_BYTES: Final = 64 * 1024 * 1024
 #: Longest text of any field.
 LONGEST_TEXT: Final = 1024
 
-_TEXTS: Final = ("terminal", "source", "target", "job", "optimiser", "optimiser_digest")
+_TEXTS: Final = ("terminal", "source", "target", "job", "optimiser")
 _COUNTS: Final = ("base_version", "step", "steps_total")
 _NUMBERS: Final = ("time_s", "credited")
 
@@ -47,8 +47,7 @@ class Handover:
         base_version: the `server-round` whose model the work began from; its update is credited to that edge.
         step, steps_total: how far the work is; 0 where it is idle.
         credited: examples counted for the terminal at the source in this cycle so far, in its n_e.
-        optimiser: where the optimiser's state is; with the terminal, unless somebody says otherwise.
-        optimiser_digest: of that state, where the terminal told one, so that a loss is noticed.
+        optimiser: where the optimiser's state is: `terminal`, which takes it along with its working model.
         parcels: what the source's layers know of it, `[layer, value]` each, as `Layer.hand_over` gave them: nested
             dicts and lists of plain values and arrays.
 
@@ -67,7 +66,6 @@ class Handover:
     steps_total: int = 0
     credited: float = 0.0
     optimiser: str = "terminal"
-    optimiser_digest: str = ""
     parcels: Any = None
 
     @property

@@ -22,6 +22,7 @@ from flower_edge.runtime.narrowed_grid import Patience, minimum_nodes
 from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
 from flower_edge.runtime.wrapped_grid import WrappedGrid
 
+from .idling import check_idle_s
 from .layers import Layer, check_order
 from .loop import FlatWork, drive
 from .start_only import StartOnly
@@ -276,6 +277,10 @@ class Layered(StartOnly):
         Keyword options beside Flower's own, all optional:
             run: a `RunFolder` to record metrics, models and checkpoints in.
             resume: continue from the newest checkpoint of `run`.
+            idle_s: what a round lets pass to which nobody can contribute (virtual seconds on a virtual clock), and
+                keeps the model: too few nodes for the strategy's minimums once the layers have narrowed, or all let go
+                by the policy of a `SteppedGrid` within the round. `None` waits for nodes, and raises. Nodes that have
+                yet to connect are not waited for then; `GridProxy(expected_nodes=…)` does that.
 
         Raises:
             RoundFailed: a training round from which nothing usable came back.
@@ -285,8 +290,14 @@ class Layered(StartOnly):
         layered = LayeredGrid(grid, self.layers, timeout, lambda kind: minimum_nodes(self.strategy, kind))
         arguments = (initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
         if type(self.strategy).start is not Strategy.start:
+            if "idle_s" in options and hasattr(self.strategy, "idle_s"):
+                name = type(self.strategy).__name__
+                raise ConfigError(f"idle_s belongs to {name}, which runs its own rounds: {name}(..., idle_s=...)")
             return self.strategy.start(layered, *arguments, **options)
-        return drive(FlatWork(self.strategy), layered, *arguments, **_known(options))
+        known = _known(options)
+        idle_s = known.pop("idle_s", None)
+        check_idle_s(idle_s)
+        return drive(FlatWork(self.strategy, idle_s), layered, *arguments, **known)
 
     def session(self, grid: Grid) -> tuple[Strategy, LayeredGrid]:
         """The strategy inside and a layered Grid around `grid`, for whoever runs its rounds: an edge."""
@@ -306,8 +317,10 @@ class Layered(StartOnly):
 
 
 def _known(options: Mapping[str, Any]) -> dict[str, Any]:
-    if unknown := set(options) - {"run", "resume"}:
-        raise ConfigError(f"Layered.start got {sorted(unknown)}; its options beside Flower's are run= and resume=")
+    if unknown := set(options) - {"run", "resume", "idle_s"}:
+        raise ConfigError(
+            f"Layered.start got {sorted(unknown)}; its options beside Flower's are run=, resume= and idle_s="
+        )
     return dict(options)
 
 

@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from flower_edge.errors import ConfigError, ModelMismatch, ResumeError
+from flower_edge.errors import ConfigError, ModelMismatch, NobodyContributed, ResumeError
 from flower_edge.events import Event
 from flower_edge.rounds import Round
 from flower_edge.runtime.abilities import now_s
@@ -28,6 +28,9 @@ from flower_edge.runtime.wrapped_grid import grid_state, load_grid_state
 from flower_edge.store.rows import Row
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.wire import arrays_of, check_model, model_spec, records_from_tree, records_to_tree
+
+from .idling import LetGo, let_pass, too_few
+from .step_events import step_events
 
 __all__ = ["FlatWork", "RoundReport", "Work", "drive"]
 
@@ -86,15 +89,35 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class FlatWork:
-    """One Flower strategy and its nodes."""
+    """One Flower strategy and its nodes.
+
+    Attributes:
+        strategy: the strategy.
+        idle_s: what a round lets pass to which nobody can contribute, see `Layered.start`; `None` waits and raises.
+    """
 
     strategy: Strategy
+    idle_s: float | None = None
 
     def train(
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
     ) -> RoundReport:
-        """One training round of the strategy."""
-        done = train_once(self.strategy, grid, Round(number), number, arrays, config, timeout_s=timeout_s)
+        """One training round of the strategy, or time that passes."""
+        round = Round(number)
+        if self.idle_s is not None and (why := too_few(self.strategy, grid, round)):
+            return self._idle(grid, number, self.idle_s, why, asked=0)
+        let_go = LetGo(grid)
+        try:
+            done = train_once(self.strategy, grid, round, number, arrays, config, timeout_s=timeout_s)
+        except NobodyContributed as failed:
+            gone = let_go.nodes() & failed.asked
+            if not gone:
+                raise
+            if self.idle_s is None:
+                advice = f"{len(gone)} were let go in mid-round; where terminals come and go, idle_s= lets time pass"
+                raise NobodyContributed(f"{failed}; {advice}", failed.asked) from None
+            why = f"{len(gone)} of the {len(failed.asked)} terminals asked were let go"
+            return self._idle(grid, number, self.idle_s, why, asked=len(failed.asked))
         return RoundReport(done.arrays, done.metrics, _counts(done.sent, done.failed))
 
     def adopted(self, before: ArrayRecord, after: ArrayRecord) -> None:
@@ -103,10 +126,17 @@ class FlatWork:
     def evaluate(
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
     ) -> RoundReport:
-        """One evaluation round of the strategy."""
+        """One evaluation round of the strategy, where somebody can evaluate or is waited for."""
         round = Round(number, kind="evaluate")
+        if self.idle_s is not None and (why := too_few(self.strategy, grid, round)):
+            log.warning("\tround %d: no evaluation: %s", number, why)
+            return RoundReport(events=[Event("evaluation-failed", f"no evaluation: {why}")])
         done = evaluate_once(self.strategy, grid, round, number, arrays, config, timeout_s=timeout_s)
         return RoundReport(None, done.metrics, _counts(done.sent, done.failed))
+
+    def _idle(self, grid: Grid, number: int, idle_s: float, why: str, *, asked: int) -> RoundReport:
+        log.warning("\tround %d: nobody contributed (%s); the model stays, %g s pass", number, why, idle_s)
+        return RoundReport(counts=_counts(asked, asked), events=[let_pass(grid, idle_s, why)])
 
 
 def _counts(sent: int, failed: int) -> dict[str, float]:
@@ -190,9 +220,12 @@ def drive(
         # What an evaluation measured contains what training did.
         traffic = {**trained.traffic, **evaluated.traffic}
         session.scored(Round(number), central if central is not None else evaluated.metrics)
-        session.finish_round(number, arrays, result, central or evaluated.metrics, traffic)
+        scores = central or evaluated.metrics
+        session.finish_round(number, arrays, result, scores, traffic, last=number == num_rounds)
         if reason := session.stop(Round(number)):
             log.info("Stopping after round %d: %s", number, reason)
+            if number < num_rounds:
+                session.events(number, step_events(grid, ended=True))
             session.events(number, [Event("stopped", f"stopped: {reason}")])
             break
 
@@ -270,10 +303,13 @@ class _Session:
         result: Result,
         scores: MetricRecord | None,
         traffic: Mapping[str, Mapping[str, float]],
+        *,
+        last: bool,
     ) -> None:
         happened = getattr(self.grid, "events", None)
-        # Taken even where nobody records them: they must not pile up.
-        self.events(number, happened() if callable(happened) else ())
+        # Taken even where nobody records them: they must not pile up. What is told of the end is told before the
+        # checkpoint, which then knows it has been.
+        self.events(number, [*(happened() if callable(happened) else ()), *step_events(self.grid, ended=last)])
         if self.run is None:
             return
         for cell, values in traffic.items():

@@ -1,7 +1,8 @@
 """`MidRound`: what becomes of a terminal that leaves, is too slow or fails while it trains, and of one that comes.
 
 The `decide` of a `SteppedGrid`: it answers after every slice, so exits, replacements and joins take effect within the
-round. It only decides; the grid carries it out, and what became of the partial work goes to the coverage's events.
+round. It only decides; the grid carries it out. The events told here say why it decided: who left, lags, failed or
+came. What became of the work is not known yet: that is in the events of the grid.
 
 Source: [4] ¶29 (replacing a terminal whose performance falls), ¶38-40 and claim 7 (a terminal that leaves stops, keeps
 training, or trains on newly collected data).
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from logging import getLogger
 from typing import Any, Literal, get_args
 
 from flower_edge.errors import ConfigError
 from flower_edge.events import Event
 from flower_edge.rules import Rule
+from flower_edge.runtime.new_data import NEW_DATA
 from flower_edge.runtime.stepped_decisions import (
     Change,
     Continue,
@@ -28,15 +31,15 @@ from flower_edge.runtime.stepped_decisions import (
     Stop,
     honour_requests,
 )
+from flower_edge.selection import Known
 
 from .coverage import Coverage
 
 __all__ = ["NEW_DATA", "MidRound", "OnExit"]
 
-OnExit = Literal["stop", "keep", "new-data"]
+log = getLogger("flwr.edge")
 
-#: Config that tells a train function to go on with data collected since the task began.
-NEW_DATA: Mapping[str, str] = {"training-data": "new"}
+OnExit = Literal["stop", "keep", "new-data"]
 
 #: One round of one cell, and a node in it.
 _Task = tuple[str, int, int]
@@ -48,14 +51,17 @@ class MidRound:
     Args:
         coverage: who is where; the same object as in `Hierarchical(cells=…)` and `Covered`.
         on_exit: for a terminal that has left the cell that gave its task. `stop`: training ends (claim 7). `keep`: it
-            goes on. `new-data`: it goes on, and its train function is told once, by the config `training-data: new`,
-            to train on data it has collected since.
+            goes on. `new-data`: it goes on, and the slices it makes from then on say `training-data: new` in their
+            config, to the last of this task: see `wants_new_data` in `flower_edge.clients`.
         replace_slower_than: replace a terminal that needs more than so many times the median seconds per step of its
             cell and round; `None` never does.
         reference_step_s: replace one that needs more seconds per step than this.
         enlist: terminals that come into the cell within the round begin the same task.
-        eligible: who can be a substitute or be enlisted, by what is known of the node, see `known`; all if `None`.
-        known: what is known of a node; default: its properties, `coverage.properties`.
+        eligible: who can be a substitute or be enlisted, by its properties (`coverage.properties`) and what `known`
+            tells; all if `None`.
+        known: what is known of a node beside its properties: a `Known` that the edges' `Selected(…, known=…)` fill with
+            what terminals told and with what was learned, or a function of yours. What nobody knows of a terminal
+            satisfies no rule but `unknown(…)`.
         prefer: puts candidates in order, best first, and may leave some out. Default: those who came within the round
             first, then by node id from the replaced one on.
         then: decides in all other cases.
@@ -70,6 +76,9 @@ class MidRound:
     An update is merged where it came from: by the edge whose version it used. Where work is stopped or lost, another
     terminal of the cell takes the task over from its beginning, if there is one that has not been asked. So it does,
     once, for one that is too slow (what that one has done is collected) or that fails.
+
+    Inside another policy, `UntilPeriodEnds(20.0, then=MidRound(coverage))`, it is overruled where the period ends. Its
+    events stay true: they say who left, lags, failed or came, and not what became of the work.
 
     Raises:
         ConfigError: an argument that cannot be used.
@@ -97,15 +106,16 @@ class MidRound:
         self.coverage, self.on_exit, self.enlist = coverage, on_exit, enlist
         self.replace_slower_than, self.reference_step_s = replace_slower_than, reference_step_s
         self._eligible, self._prefer, self._then = eligible, prefer, then
-        self._known = coverage.properties if known is None else known
+        self._known = known
         self._begin()
 
     def _begin(self) -> None:
         self._work = self.coverage.work  # another one is another run
-        self._latest: dict[str, int] = {}
+        self._latest: dict[str, tuple[int, float]] = {}
         self._substitutes: set[_Task] = set()
         self._away: dict[_Task, str | None] = {}  # trains on for a cell it is not in: where it was seen last
         self._told: set[_Task] = set()
+        self._warned = False
 
     def __call__(self, progress: Progress) -> Decision:
         """Decide; called by `SteppedGrid`.
@@ -129,7 +139,7 @@ class MidRound:
             if (decision := self._exited(task, progress, cell_now)) is not None:
                 return decision
         elif self._away.pop(task, None) is not None:
-            self._tell("returned", progress, f"is back in {self._name(progress.cell)}", "it goes on")
+            self._tell("returned", progress, f"is back in {self._name(progress.cell)}")
         if (decision := self._slow(task, progress)) is not None:
             return decision
         decision = self._then(progress)
@@ -149,24 +159,25 @@ class MidRound:
         if self.on_exit == "stop":
             if through:
                 self._carries(progress)
-            fate = f"its work is collected through {cell_now}" if through else "its work is discarded"
-            return self._handed_on(task, progress, where, fate, keep_work=through)
+            work = f"{cell_now} can collect its work" if through else "its work cannot be collected"
+            return self._handed_on(task, progress, where, work, keep_work=through)
         if cell_now is not None and not through:
-            return self._handed_on(task, progress, where, "nothing is handed over, its work is lost", keep_work=False)
+            return self._handed_on(task, progress, where, "its work cannot be collected", keep_work=False)
         seen_there, self._away[task] = self._away.get(task, progress.cell) == cell_now, cell_now
         if through and not seen_there:
             self._carries(progress)
         if self.on_exit == "new-data" and task not in self._told:
             self._told.add(task)
-            self._tell("exited", progress, where, "it goes on with new data")
+            self._tell("exited", progress, where, "it may go on with new data")
             return Change(dict(NEW_DATA))
         if cell_now is None:
             del self._away[task]
-            self._tell("detached", progress, where, "it goes on, and its work is to come later")
+            if task not in self._told:
+                self._tell("exited", progress, where, "it may go on, and its work come late")
             self.coverage.detached(progress.node_id, progress.cell, progress.round)
             return Detach()
         if not seen_there:
-            self._tell("exited", progress, where, f"it goes on, and its work is to come through {cell_now}")
+            self._tell("exited", progress, where, f"it may go on, and {cell_now} collect its work")
         return None
 
     def _carries(self, progress: Progress) -> None:
@@ -174,10 +185,10 @@ class MidRound:
             progress.node_id, progress.cell, progress.round, progress.steps_done, progress.steps_total
         )
 
-    def _handed_on(self, task: _Task, progress: Progress, where: str, fate: str, *, keep_work: bool) -> Decision:
+    def _handed_on(self, task: _Task, progress: Progress, where: str, work: str, *, keep_work: bool) -> Decision:
         self._away.pop(task, None)
+        self._tell("exited", progress, where, work)
         substitute = self._substitute(progress)
-        self._tell("exited", progress, where, fate, substitute)
         if substitute is None:
             return Stop() if keep_work else Drop()
         return Replace(substitute, keep_work)
@@ -191,7 +202,7 @@ class MidRound:
         substitute = self._substitute(progress)
         if substitute is None:
             return decision
-        self._tell("replaced", progress, f"failed ({str(progress.error)[:200]})", "its work is lost", substitute)
+        self._tell("failed", progress, f"failed ({str(progress.error)[:200]})")
         return Replace(substitute)
 
     def _slow(self, task: _Task, progress: Progress) -> Decision | None:
@@ -206,7 +217,7 @@ class MidRound:
             return None
         self._away.pop(task, None)
         why = f"needs {step_s:.3g} s per step, the reference is {min(limits_s):.3g} s"
-        self._tell("replaced", progress, why, "its work is collected", substitute)
+        self._tell("slow", progress, why)
         return Replace(substitute, keep_work=True)
 
     # -- coming ------------------------------------------------------------------------------------------------------
@@ -215,8 +226,8 @@ class MidRound:
         joined = self._candidates(progress, self.coverage.joined(progress.cell))
         for node in joined:
             key, cell = self.coverage.key(node), self._name(progress.cell)
-            text = f"terminal {key} came into {cell} within round {progress.round} and begins its task"
-            self.coverage.tell(Event("enlisted", text, key, progress.cell, values={"round": progress.round}))
+            text = f"terminal {key} came into {cell} within round {progress.round}"
+            self.coverage.tell(Event("came", text, key, progress.cell, values={"round": progress.round}))
         return replace(decision, enlist=(*decision.enlist, *joined)) if joined else decision
 
     def _substitute(self, progress: Progress) -> int | None:
@@ -232,33 +243,51 @@ class MidRound:
     def _candidates(self, progress: Progress, nodes: list[int]) -> list[int]:
         elsewhere = {node for _, _, node in self._away}
         taken = {node for cell, round, node in self._substitutes if (cell, round) == (progress.cell, progress.round)}
-        found = [
-            node
-            for node in nodes
-            if node not in progress.asked and node not in elsewhere and node not in taken and self._fits(node)
-        ]
+        found = [node for node in nodes if node not in progress.asked and node not in elsewhere and node not in taken]
+        found = self._fitting(found, progress.cell)
         if self._prefer is None:
             return found
         fits = set(found)
         return [node for node in self._prefer(found) if node in fits]
 
-    def _fits(self, node: int) -> bool:
-        return self._eligible is None or self._eligible.holds(self._known(node))
+    def _fitting(self, nodes: list[int], cell: str) -> list[int]:
+        if self._eligible is None or not nodes:
+            return nodes
+        known = {node: self._known_of(node, cell) for node in nodes}
+        fitting = [node for node in nodes if self._eligible.holds(known[node])]
+        told = {name.replace("-", "_") for row in known.values() for name in row}
+        nobody_tells = {name for name in self._eligible.names if name.replace("-", "_") not in told}
+        if not fitting and nobody_tells and not self._warned:
+            self._warned = True
+            log.warning(
+                "no terminal can take over: nothing here knows %s, which MidRound(eligible=%s) asks for; share what "
+                "selection knows, Selected(..., known=known) and MidRound(..., known=known)",
+                ", ".join(sorted(nobody_tells)),
+                self._eligible,
+            )
+        return fitting
+
+    def _known_of(self, node: int, cell: str) -> Mapping[str, Any]:
+        """Its properties, under what the edges know of it; where they hand nothing over, what its own edge knows."""
+        if self._known is None:
+            return self.coverage.properties(node)
+        if isinstance(self._known, Known) and not self.coverage.handover:
+            return {**self.coverage.properties(node), **self._known.of(node, cell)}
+        return {**self.coverage.properties(node), **self._known(node)}
 
     # -- telling -----------------------------------------------------------------------------------------------------
 
-    def _tell(self, what: str, progress: Progress, why: str, fate: str, substitute: int | None = None) -> None:
+    def _tell(self, what: str, progress: Progress, why: str, work: str = "") -> None:
+        """Why a decision is taken, in words that stay true whatever becomes of it."""
         key = self.coverage.key(progress.node_id)
-        text = f"terminal {key} {why} after {progress.steps_done} of {progress.steps_total} steps; {fate}"
+        text = f"terminal {key} {why} after {progress.steps_done} of {progress.steps_total} steps"
         values: dict[str, int | float | str] = {
             "round": progress.round,
             "steps": progress.steps_done,
             "of": progress.steps_total,
-            "work": fate,
         }
-        if substitute is not None:
-            values["substitute"] = self.coverage.key(substitute)
-            text += f"; terminal {values['substitute']} takes its place"
+        if work:
+            text, values["work"] = f"{text}; {work}", work
         self.coverage.tell(Event(what, text, key, progress.cell, values=values))
 
     @staticmethod
@@ -266,9 +295,11 @@ class MidRound:
         return cell or "the coverage"
 
     def _forget_rounds_before(self, progress: Progress) -> None:
-        if progress.round == self._latest.get(progress.cell):
+        # A strategy that tells no server-round is in round 0 all the time: its rounds begin at another time each.
+        place = progress.round, progress.round_begun_s
+        if place == self._latest.get(progress.cell):
             return
-        self._latest[progress.cell] = progress.round
+        self._latest[progress.cell] = place
         # An exchange waits for whoever trains on elsewhere, so nobody of an earlier round does.
         for kept in (self._substitutes, self._told):
             kept -= {task for task in kept if task[0] == progress.cell}

@@ -64,9 +64,15 @@ class MovingWork:
         """That update has come."""
         self._detached = [entry for entry in self._detached if entry != (index, cell, server_round)]
 
-    def give_up(self, cell: str, before_round: int) -> None:
-        """What is still to come from a cell's rounds before this one is not waited for any more."""
-        self._detached = [entry for entry in self._detached if entry[1] != cell or entry[2] >= before_round]
+    def give_up(self, cell: str, before_round: int) -> list[tuple[int, int]]:
+        """What is still to come from a cell's rounds before this one is not waited for any more.
+
+        Returns:
+            The terminals and rounds it was to come from.
+        """
+        gone = [entry for entry in self._detached if entry[1] == cell and entry[2] < before_round]
+        self._detached = [entry for entry in self._detached if entry not in gone]
+        return [(index, server_round) for index, _, server_round in gone]
 
     def to_come(self, cell: str) -> set[int]:
         """Rounds of a cell from which updates are still to come."""

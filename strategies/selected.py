@@ -32,7 +32,7 @@ from flower_edge.rounds import Round
 from flower_edge.runtime.abilities import last_duration_s, last_trip, now_s
 from flower_edge.runtime.generators import derive_seed
 from flower_edge.runtime.queries import CONDITIONS, ask_nodes, conditions_of, without_conditions
-from flower_edge.selection import Experience, Job, Pipeline, PipelineState, known_of, statistical_utility
+from flower_edge.selection import Experience, Job, Known, Pipeline, PipelineState, known_of, statistical_utility
 from flower_edge.wire import payload_bits
 
 from .layers import Layer
@@ -40,7 +40,9 @@ from .layers import Layer
 __all__ = ["Selected", "SelectedState"]
 
 #: Columns that only replies and trips can fill: what a terminal tells under these names is not read.
-_LEARNED = frozenset({"loss", "loss_rms", "duration_s", "compute_s", "up_s", "picks", "last_asked", "last_round"})
+_LEARNED = frozenset(
+    {"loss", "loss_rms", "duration_s", "compute_s", "up_s", "up_bits", "picks", "last_asked", "last_round"}
+)
 #: Columns that are counted in choices, and so mean nothing at another edge as they are.
 _COUNTED = ("last_asked", "last_round")
 #: For how many choices static conditions are believed, where no rule depends on them.
@@ -61,6 +63,7 @@ class SelectedState:
         job: the work of a round, as last seen.
         utility: mean statistical utility of the chosen, as far as known.
         happened: events not yet told, as JSON, with the number of their choice.
+        cell: of the last choice.
     """
 
     number: int
@@ -74,6 +77,7 @@ class SelectedState:
     job: Job = field(default_factory=Job)
     utility: float = 0.0
     happened: tuple[tuple[int, str], ...] = ()
+    cell: str = ""
 
 
 class Selected(Layer[SelectedState]):
@@ -85,11 +89,14 @@ class Selected(Layer[SelectedState]):
         loss_key, rms_key: the reply's metrics that tell the mean training loss, and the root of the mean squared loss
             per sample if the terminal computes it.
         weight_key: the reply's metric that tells how many samples it trained on.
-        conditions: `ask` sends `query.conditions` where a stage needs what only terminals know; `none` never asks.
+        conditions: `ask` sends `query.conditions` where a stage needs what only terminals know, or others do who read
+            `known`; `none` never asks.
         max_age: for how many choices what a terminal told is believed. Default: 0 where the eligibility rule looks at
-            conditions, which change, else 25.
+            conditions, which change, or `known` is given, else 25.
         job: the work of a round, so that told speeds say something before the first reply; learned afterwards.
         ask_timeout_s: how long answers are waited for, in seconds of `send_and_receive`; `None` as long as it takes.
+        known: where all that is known of terminals is laid out for others, by every edge of a run on the same one:
+            `MidRound(coverage, eligible=…, known=known)`.
 
     Conditions that terminals send along with their replies (`flower_edge.clients.conditions`) are read and taken out.
 
@@ -114,6 +121,7 @@ class Selected(Layer[SelectedState]):
         max_age: int | None = None,
         job: Job | None = None,
         ask_timeout_s: float | None = 30.0,
+        known: Known | None = None,
     ) -> None:
         if not isinstance(pipeline, Pipeline):
             raise ConfigError(
@@ -125,14 +133,20 @@ class Selected(Layer[SelectedState]):
             raise ConfigError(f"Selected(max_age={max_age}): expected 0 (ask for every choice) or more")
         self.pipeline, self.seed = pipeline, seed
         self.loss_key, self.rms_key, self.weight_key = loss_key, rms_key, weight_key
-        self.job, self.ask_timeout_s = job or Job(), ask_timeout_s
-        self.asks = conditions == "ask" and bool(pipeline.needs - _LEARNED or pipeline.needs & {"compute_s", "up_s"})
-        self.max_age = (0 if pipeline.rule_needs - _LEARNED else _BELIEVED) if max_age is None else max_age
+        self.job, self.ask_timeout_s, self.known = job or Job(), ask_timeout_s, known
+        needed = pipeline.needs - _LEARNED or pipeline.needs & {"compute_s", "up_s"} or known is not None
+        self.asks = conditions == "ask" and bool(needed)
+        changing = pipeline.rule_needs - _LEARNED or known is not None
+        self.max_age = (0 if changing else _BELIEVED) if max_age is None else max_age
 
     def init(self) -> SelectedState:
         """Nothing known of anybody."""
         start = self.pipeline.init()
         return SelectedState(0, (0, 0), start, start, Experience(), Experience(), job=self.job)
+
+    def opened(self, state: SelectedState, grid: Grid) -> SelectedState:
+        """What a checkpoint knew is laid out again."""
+        return self._laid_out(state)
 
     # -- who is shown
 
@@ -142,12 +156,12 @@ class Selected(Layer[SelectedState]):
         """The chosen. Asked again in the same round it chooses again, from the same state."""
         state = self._timed(state, grid)
         if round.kind != "train":
-            return nodes, state
+            return nodes, self._laid_out(state)
         if (round.cloud, round.edge) != state.round:
             here = (round.cloud, round.edge)
-            state = replace(state, number=state.number + 1, round=here, before=state.pipeline)
+            state = replace(state, number=state.number + 1, round=here, before=state.pipeline, cell=round.cell)
         state = self._asked(state, grid, nodes)
-        table = known_of(np.array(nodes, np.int64), state.learned, state.told, state.job)
+        table = known_of(np.array(nodes, np.uint64), state.learned, state.told, state.job)
         rng = np.random.default_rng(derive_seed(self.seed, "selected", round.cell, round.cloud, round.edge))
         chosen, _, after = self.pipeline.choose(table, state.before, state.number, rng)
         utility = statistical_utility(table)[np.isin(table.nodes, chosen)]
@@ -155,7 +169,7 @@ class Selected(Layer[SelectedState]):
         state = replace(state, pipeline=after, utility=float(known.mean()) if len(known) else 0.0)
         taken = set(chosen.tolist())
         # In the Grid's order: a strategy that is shown everybody then does what it would do without this layer.
-        return [node for node in nodes if node in taken], self._remarked(state, round, now_s(grid))
+        return [node for node in nodes if node in taken], self._laid_out(self._remarked(state, round, now_s(grid)))
 
     def _timed(self, state: SelectedState, grid: Grid) -> SelectedState:
         """With the durations of those that were asked, where the grid knows them."""
@@ -175,7 +189,7 @@ class Selected(Layer[SelectedState]):
                 compute_s[node] = max(trip.compute_s, 0.0 if whole_s is None else whole_s - on_the_way_s)
         learned = state.learned.noted("duration_s", duration_s).noted("compute_s", compute_s).noted("up_s", up_s)
         # Who has not answered yet may still be on the way, and tell its time when it is here.
-        asked = learned.of(np.array(state.untimed, np.int64))
+        asked = learned.of(np.array(state.untimed, np.uint64))
         open_ = ~(asked.column("last_round") >= asked.column("last_asked"))
         return replace(state, learned=learned, untimed=tuple(asked.nodes[open_].tolist()))
 
@@ -193,10 +207,12 @@ class Selected(Layer[SelectedState]):
         return replace(state, told=told, told_at={**state.told_at, **dict.fromkeys(due, state.number)})
 
     def _remarked(self, state: SelectedState, round: Round, time_s: float | None) -> SelectedState:
-        """With an event where somebody was left out for a reason, or too few are left."""
+        """With an event where somebody was left out for a reason, or too few are left of those who are there."""
+        # Chosen again in the same round: the later word is the one that counts.
+        state = replace(state, happened=tuple(entry for entry in state.happened if entry[0] != state.number))
         counts = state.pipeline["counts"]
         unfit, late = counts["candidates"] - counts["eligible"], counts["late"]
-        if not unfit and not late and counts["chosen"] >= counts["asked"]:
+        if not counts["candidates"] or (not unfit and not late and counts["chosen"] >= counts["asked"]):
             return state
         said = [f"{counts['chosen']} of {counts['candidates']} terminals chosen, {counts['asked']} wanted"]
         said += [f"{unfit} do not satisfy {self.pipeline.eligible}"] if unfit else []
@@ -209,9 +225,13 @@ class Selected(Layer[SelectedState]):
             time_s=time_s,
             values={**counts, "unfit": unfit},
         ).to_json()
-        # Chosen again in the same round: the later word is the one that counts.
-        others = [entry for entry in state.happened if entry[0] != state.number]
-        return replace(state, happened=(*others, (state.number, event)))
+        return replace(state, happened=(*state.happened, (state.number, event)))
+
+    def _laid_out(self, state: SelectedState) -> SelectedState:
+        """The same, with what it knows where others look it up; before the first choice it is nobody's edge yet."""
+        if self.known is not None and state.number:
+            self.known.lay_out(state.cell, state.learned, state.told, state.job)
+        return state
 
     # -- what is learned
 
@@ -221,12 +241,12 @@ class Selected(Layer[SelectedState]):
         """Notes who is asked, and how much work it is; the messages go on as they are."""
         if round.kind != "train" or not messages:
             return messages, state
-        asked = np.array([message.metadata.dst_node_id for message in messages], np.int64)
+        asked = np.array([message.metadata.dst_node_id for message in messages], np.uint64)
         learned = state.learned.counted("picks", asked).marked("last_asked", asked, state.number)
         steps = next((float(s) for s in _config_values(messages[0], "local-steps") if s > 0), state.job.steps)
         job = replace(state.job, down_bits=float(payload_bits(messages[0].content)), steps=steps)
         untimed = tuple(dict.fromkeys([*state.untimed, *asked.tolist()]))
-        return messages, replace(state, learned=learned, untimed=untimed, job=job)
+        return messages, self._laid_out(replace(state, learned=learned, untimed=untimed, job=job))
 
     def inbound(
         self, state: SelectedState, round: Round, replies: list[Message]
@@ -242,13 +262,13 @@ class Selected(Layer[SelectedState]):
         along = {reply.metadata.src_node_id: found for reply in good if (found := conditions_of(reply)) is not None}
         told_at = {**state.told_at, **dict.fromkeys(along, state.number)}
         replies = [without_conditions(reply) for reply in replies] if along else replies
-        nodes = np.unique(np.array([reply.metadata.src_node_id for reply in good], np.int64))
+        nodes = np.unique(np.array([reply.metadata.src_node_id for reply in good], np.uint64))
         learned = learned.marked("last_round", nodes, state.number)
         job = replace(state.job, up_bits=float(payload_bits(good[0].content)))
         if not job.steps and (steps := [s for s in _metrics(good, "steps").values() if s > 0]):
             job = replace(job, steps=float(np.median(steps)))
         told = _noted(state.told, along)
-        return replies, replace(state, learned=learned, told=told, told_at=told_at, job=job)
+        return replies, self._laid_out(replace(state, learned=learned, told=told, told_at=told_at, job=job))
 
     def cut_off(self, state: SelectedState, round: Round) -> int | None:
         """The pipeline's count, where more were chosen than are waited for."""
@@ -282,21 +302,19 @@ class Selected(Layer[SelectedState]):
             told_at=told_at,
             untimed=tuple(node for node in state.untimed if node != node_id),
         )
-        return {"learned": learned, "told": told, "ago": ago, "told_ago": told_ago}, after
+        return {"learned": learned, "told": told, "ago": ago, "told_ago": told_ago}, self._laid_out(after)
 
     def take_over(self, state: SelectedState, node_id: int, parcel: Any) -> SelectedState:
         """Inverse of `hand_over`, on this edge's own count of choices."""
         learned, told, told_at = state.learned, state.told, state.told_at
-        for name, value in parcel["learned"].items():
-            learned = learned.noted(name, {node_id: value})
-        for name, ago in parcel["ago"].items():
-            # An edge that has chosen less often than that: it was before all its own choices, but it was.
-            learned = learned.noted(name, {node_id: max(1.0, state.number - ago)})
-        for name, value in parcel["told"].items():
-            told = told.noted(name, {node_id: value})
+        # An edge that has chosen less often than that: it was before all its own choices, but it was.
+        counted = {name: max(1.0, state.number - ago) for name, ago in parcel["ago"].items()}
+        if parcel["learned"] or counted:
+            learned = learned.with_row(node_id, {**learned.row(node_id), **parcel["learned"], **counted})
         if parcel["told"]:
+            told = told.with_row(node_id, {**told.row(node_id), **parcel["told"]})
             told_at = {**told_at, node_id: state.number - int(parcel["told_ago"])}
-        return replace(state, learned=learned, told=told, told_at=told_at)
+        return self._laid_out(replace(state, learned=learned, told=told, told_at=told_at))
 
     def dump(self, state: SelectedState) -> Any:
         """As plain values and arrays."""
@@ -312,6 +330,7 @@ class Selected(Layer[SelectedState]):
             "job": [state.job.steps, state.job.up_bits, state.job.down_bits],
             "utility": state.utility,
             "happened": [list(entry) for entry in state.happened],
+            "cell": state.cell,
         }
 
     def load(self, saved: Any) -> SelectedState:
@@ -328,6 +347,7 @@ class Selected(Layer[SelectedState]):
             job=Job(*saved["job"]),
             utility=saved["utility"],
             happened=tuple((number, text) for number, text in saved["happened"]),
+            cell=saved["cell"],
         )
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The pictures of a run: accuracy over rounds and over time, bytes and nodes per round, what happened when.
+"""The pictures of a run: accuracy over rounds and time, bytes, nodes and drift by round, what happened when.
 
 Numbers in, SVG text or a PNG file out; nothing here reads a run folder. matplotlib is used through its figures, never
 through pyplot, so no window opens and nothing global is left behind. In the SVG every colour is a CSS variable of the
@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape, quoteattr
@@ -62,6 +63,7 @@ def charts_of(lines: Sequence[RoundLine]) -> list[Chart]:
         _accuracy("accuracy-by-virtual-time", "Accuracy by virtual time", "virtual_s", lines),
         _bytes(lines),
         _nodes(lines),
+        _divergence(lines),
     ]
     return [chart for chart in found if chart is not None]
 
@@ -261,6 +263,46 @@ def _nodes(lines: Sequence[RoundLine]) -> Chart | None:
         _legend(axes, colours)
 
     return Chart("nodes-by-round", "Nodes by round", says, draw)
+
+
+def _divergence(lines: Sequence[RoundLine]) -> Chart | None:
+    having = [(line, mean) for line in lines if (mean := line.divergence) is not None and math.isfinite(mean)]
+    if not any(mean for _, mean in having):
+        return None  # one edge is where the centre is
+    far = [
+        (line.round, most) for line, _ in having if (most := line.divergence_max) is not None and math.isfinite(most)
+    ]
+    kept = [(line.round, int(line.edge_rounds)) for line, _ in having if line.edge_rounds is not None]
+    changes = [(at, now) for (_, before), (at, now) in pairwise(kept) if now != before]
+    says = f"On average {having[0][1]:.4g} in round {having[0][0].round} and {having[-1][1]:.4g} in the last"
+    if far:
+        farthest_at, farthest = max(far, key=lambda point: point[1])
+        says += f"; the farthest edge {farthest:.4g} in round {farthest_at}"
+    says += "." + "".join(f" {now} edge rounds from round {at} on." for at, now in changes)
+
+    def draw(axes: Axes, colours: Mapping[str, str]) -> None:
+        marker = "o" if len(having) <= MOST_BARS else ""
+        rounds, mean = [line.round for line, _ in having], [value for _, value in having]
+        axes.plot(rounds, mean, color=colours["first"], marker=marker, markersize=4, linewidth=1.8, label="mean")
+        if far:
+            axes.plot(*zip(*far, strict=True), "--", color=colours["second"], linewidth=1.5, label="farthest edge")
+        for at, now in changes:
+            axes.axvline(at - 0.5, color=colours["faint"], linewidth=1.2)
+            axes.annotate(
+                f"κ2 = {now}",
+                (at - 0.5, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, -3),
+                textcoords="offset points",
+                va="top",
+                color=colours["ink"],
+            )
+        axes.set(xlabel="round", ylabel="distance from the mean")
+        axes.set_ylim(bottom=0)
+        _whole_numbers(axes.xaxis)
+        _legend(axes, colours)
+
+    return Chart("divergence-by-round", "Divergence of the edges by round", says, draw)
 
 
 def _bar_width(rounds: int) -> float:

@@ -39,6 +39,11 @@ _COLUMNS: Final[Mapping[str, tuple[tuple[str, str, Callable[[float | None], str]
         ("failed", "nodes_failed", count),
         ("cells skipped", "cells_skipped", count),
     ),
+    "divergence-by-round": (
+        ("mean", "divergence", ratio),
+        ("farthest edge", "divergence_max", ratio),
+        ("edge rounds", "edge_rounds", count),
+    ),
 }
 #: Columns of the list of events; one in which nothing was recorded is left out.
 _EVENT_COLUMNS: Final[tuple[tuple[str, Callable[[Happening], str]], ...]] = (

@@ -38,6 +38,10 @@ class RoundLine:
     nodes_replied: float | None = None
     nodes_failed: float | None = None
     cells_skipped: float | None = None
+    #: How far the edges' models were from their mean before the merge, on average and the farthest; κ2.
+    divergence: float | None = None
+    divergence_max: float | None = None
+    edge_rounds: float | None = None
     #: Seconds since the run began, at the end of this round.
     wall_s: float | None = None
     virtual_s: float | None = None
@@ -113,6 +117,10 @@ def _line(at: int, rows: list[Row]) -> RoundLine:
         for name in (field.name for field in fields(RoundLine))
         if name.endswith("_bits") or name.startswith(("nodes_", "cells_"))
     }
+    # Of the federation alone: distances of single cells do not add up to one.
+    whole = [row for row in rows if row.kind == "nodes" and not row.cell and not row.node]
+    for name in ("divergence", "divergence_max", "edge_rounds"):
+        counts[name] = _first(row.number(name) for row in whole)
     return RoundLine(
         round=at,
         accuracy=_first(_mean(part, ACCURACY) for part in scores),

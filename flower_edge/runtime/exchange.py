@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvgM, Strategy
 
-from ..errors import ModelMismatch, RoundFailed, WireError
+from ..errors import ModelMismatch, NobodyContributed, RoundFailed, WireError
 from ..rounds import Round
 from ..wire import check_model, copy_content, error_reason, model_spec, weight_of
 from .flower_private import clone_message
@@ -102,8 +102,8 @@ def train_once(
             global streams are left alone; otherwise they draw from the global ones, as Flower does.
 
     Raises:
-        RoundFailed: messages were sent and nothing but errors, or nothing at all, came back; or the strategy could
-            not merge what came.
+        NobodyContributed: messages were sent and nothing but errors, or nothing at all, came back.
+        RoundFailed: the strategy could not merge what came.
         ModelMismatch: a node's arrays are not the model's; names both.
     """
     announce(grid, round)
@@ -116,7 +116,7 @@ def train_once(
     good = [reply for reply in replies if not reply.has_error()]
     asked = frozenset(message.metadata.dst_node_id for message in messages)
     if messages and not good:
-        raise RoundFailed(_nothing_usable(round, len(messages), replies, timeout_s), asked)
+        raise NobodyContributed(_nothing_usable(round, len(messages), replies, timeout_s), asked)
     if type(core) in STATE:
         # Flower's own strategies add whatever NumPy broadcasts. Others may want replies unlike the model.
         _check_replies(round, good, arrays, asked)

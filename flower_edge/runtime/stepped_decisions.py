@@ -98,7 +98,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Stop:
-    """Collect the model as it is; the strategy gets the partial work, `steps` and `num-examples` telling how much."""
+    """Collect the model as it is; the strategy gets the partial work, `steps` and `num-examples` telling how much.
+
+    Attributes:
+        planned: the task was to end like this, as at the end of a period; a run folder then does not tell of it.
+    """
+
+    planned: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ def honour_requests(progress: Progress) -> Decision:
     """The default policy: a terminal that asks to stop, or says it is overloaded, is stopped and its work used.
 
     >>> honour_requests(Progress(1000, 4, 20, request=Request("overload")))
-    Stop()
+    Stop(planned=False)
     >>> honour_requests(Progress(1000, 4, 20, request=Request("join")))
     Continue(enlist=())
     """
@@ -166,6 +172,10 @@ class StepEvent:
         decision: `continue`, `change`, `stop`, `drop`, `replace`, `detach`, `enlist` (about the node that was), or
             `none` where there was nothing to decide.
         outcome: what became of the work: `kept on the node`, `returned`, `discarded`, `lost`, with a reason if any.
+            Of work that is collected it is told when the answer is there.
+        cell: the edge that gave the task; empty where there is only one federation.
+        other_id: the node that begins anew in its place, or beside which it begins.
+        time_s: when the outcome was known, on the clock of `Progress`; two events at different times can be equal.
     """
 
     round: int
@@ -174,3 +184,6 @@ class StepEvent:
     request: str
     decision: str
     outcome: str
+    cell: str = ""
+    other_id: int | None = None
+    time_s: float = field(default=0.0, compare=False)

@@ -93,6 +93,7 @@ class SteppedGrid(WrappedGrid):
         self._steps_wanted = decide is not None
         self._plain_rounds: dict[str, int] = {}
         self._arrived = 0
+        self._drained, self._ended = 0, False
         # Each lane of a virtual clock has a context of its own, and is told of rounds and cut-offs of its own.
         self._last_round = Round(0)
         self._round: ContextVar[Round] = ContextVar("round")
@@ -210,7 +211,7 @@ class SteppedGrid(WrappedGrid):
 
     def announced(self, round: Round) -> None:
         """A round begins: tasks are those of its cell."""
-        self._last_round = round
+        self._last_round, self._ended = round, False
         self._round.set(round)
 
     @contextmanager
@@ -234,13 +235,25 @@ class SteppedGrid(WrappedGrid):
     def last_duration_s(self, node_id: int) -> float | None:
         """Seconds from the sending of the first slice to the last reply of the node's last answered task.
 
-        `None` where it has none, or was last sent a message that was not sliced.
+        Of a task that was given up (cut off, or out of time): what it would have taken at its pace so far, and at
+        least the time it had. `None` where the node has none, or was last sent a message that was not sliced.
         """
         return self._work.durations_s.get(node_id)
 
     def lost_work(self) -> list[StepEvent]:
         """Detached work that would be lost if the run ended now: under way, or there and never handed out."""
         return [*self._work.not_handed_out(), *self._work.under_way()]
+
+    def drain_events(self, *, ended: bool = False) -> list[StepEvent]:
+        """The events since the last call, for whoever keeps records; `events` keeps them all.
+
+        Args:
+            ended: the run is over: what `lost_work` tells is among them, and no checkpoint from here on tells of it
+                once more.
+        """
+        told, self._drained = self.events[self._drained :], len(self.events)
+        self._ended = self._ended or ended
+        return [*told, *self.lost_work()] if ended else told
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint between rounds needs: the events, and replies of detached nodes that have arrived.
@@ -252,6 +265,7 @@ class SteppedGrid(WrappedGrid):
             log.warning("detached work of nodes %s is not in the checkpoint", [event.node_id for event in lost])
         return {
             "events": [asdict(event) for event in [*self.events, *lost]],
+            "drained": self._drained + (len(lost) if self._ended else 0),
             "late": [late.to_tree() for late in self._work.late],
             "durations_s": {str(node): duration_s for node, duration_s in self._work.durations_s.items()},
         }
@@ -259,6 +273,7 @@ class SteppedGrid(WrappedGrid):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self._work.events = [StepEvent(**event) for event in state["events"]]
+        self._drained, self._ended = state["drained"], False
         self._work.late = [Late.from_tree(tree) for tree in state["late"]]
         self._work.durations_s = {int(node): duration_s for node, duration_s in state["durations_s"].items()}
 
@@ -297,7 +312,10 @@ class SteppedGrid(WrappedGrid):
             metrics = {key: value for record in reply.content.metric_records.values() for key, value in record.items()}
             steps = metrics.get("steps", 0)
             step = int(steps) if isinstance(steps, int | float) else 0
-            self.events.append(StepEvent(round, reply.metadata.src_node_id, step, str(request), "none", "returned"))
+            node_id, cell = reply.metadata.src_node_id, self._round.get(self._last_round).cell
+            self.events.append(
+                StepEvent(round, node_id, step, str(request), "none", "returned", cell, time_s=self._now_s())
+            )
         content = copy_content(reply.content)
         del content[REQUEST_RECORD]
         return clone_message(reply, content)

@@ -38,7 +38,8 @@ class UntilPeriodEnds:
         period_s: how long a round lasts, seconds.
         then: decides until then; what it stops, drops or replaces earlier is. At the end of the period a replacement
             has no time left: the work of the node it was for is collected where it was to be kept, else dropped. What
-            it detaches makes the steps that the rest of the period has room for.
+            it detaches makes the steps that the rest of the period has room for. Whatever decides goes in here, as
+            `MidRound` does: a policy around the period could begin what lasts longer.
 
     Raises:
         ConfigError: no time at all.
@@ -47,7 +48,7 @@ class UntilPeriodEnds:
     >>> decide(Progress(1000, 8, 9999, now_s=116.0, round_begun_s=100.0))
     Continue(enlist=())
     >>> decide(Progress(1000, 10, 9999, now_s=120.0, round_begun_s=100.0))
-    Stop()
+    Stop(planned=True)
     """
 
     period_s: float
@@ -68,7 +69,7 @@ class UntilPeriodEnds:
                 return Detach(steps=0)
             return Detach(steps=max(1, int(left_s / progress.step_s))) if progress.step_s else decision
         if over and isinstance(decision, Continue | Change):
-            return Stop()
+            return Stop(planned=True)
         if over and isinstance(decision, Replace):
-            return Stop() if decision.keep_work and progress.error is None else Drop()
+            return Stop(planned=True) if decision.keep_work and progress.error is None else Drop()
         return decision

@@ -17,7 +17,7 @@ from .flower_private import clone_message, set_metadata
 from .stepped_crew import Crew
 from .stepped_messages import REQUEST_RECORD, STEP_RECORD, STEPS_KEY, SliceOrder, StepRange, with_order
 
-__all__ = ["RULES", "Part", "Rule", "SlicedTask", "StepModMissing", "merge_metrics"]
+__all__ = ["RULES", "Ending", "Part", "Rule", "SlicedTask", "StepModMissing", "merge_metrics"]
 
 #: How the metrics of slices become the metric of the task. `mean` weighs by steps.
 Rule = Literal["sum", "mean", "last"]
@@ -68,6 +68,25 @@ def _merge(values: list[tuple[int, Any]], rule: Rule) -> Any:
     return sum(steps * value for steps, value in values) / total if total else last
 
 
+@dataclass(frozen=True)
+class Ending:
+    """Why a task's partial work is being collected; what becomes of it is known when the answer is there.
+
+    Attributes:
+        request: what the terminal had asked for, in words.
+        decision: the decision's name.
+        why: more about it, to follow the outcome.
+        other_id: the node that does the task instead.
+        planned: the task was to end like this.
+    """
+
+    request: str = ""
+    decision: str = "none"
+    why: str = ""
+    other_id: int | None = None
+    planned: bool = False
+
+
 @dataclass(eq=False)
 class SlicedTask:
     """One original message, to one node, on its way through its slices.
@@ -86,6 +105,7 @@ class SlicedTask:
         slice_id: what the grid calls the slice in flight; `None` where none is.
         begun_s: when its first slice was sent.
         detached: nobody waits for it any more.
+        ending: why it is being collected before its last step; `None` where it is not.
         over: it has ended; what still comes of it is nobody's.
     """
 
@@ -102,6 +122,7 @@ class SlicedTask:
     slice_id: str | None = None
     begun_s: float = 0.0
     detached: bool = False
+    ending: Ending | None = None
     over: bool = False
     _changed: dict[str, Any] = field(default_factory=dict)
     _parts: list[Part] = field(default_factory=list)
@@ -140,8 +161,9 @@ class SlicedTask:
         left = self.total - self.done
         return self._message(self.done + (left if steps is None else min(steps, left)), returns=True)
 
-    def closing(self) -> Message:
+    def closing(self, ending: Ending) -> Message:
         """The message that asks for no step and for the model as it is."""
+        self.ending = ending
         return self.last(0)
 
     def _message(self, stop: int, *, returns: bool) -> Message:

@@ -24,7 +24,7 @@ from .stepped_crew import Crew
 from .stepped_decisions import Change, Continue, Decide, Detach, Drop, Progress, Replace, StepEvent, Stop
 from .stepped_late import Late, late_reply, split
 from .stepped_messages import request_of
-from .stepped_task import Rule, SlicedTask, StepModMissing
+from .stepped_task import Ending, Rule, SlicedTask, StepModMissing
 
 __all__ = ["Outgoing", "StepWork"]
 
@@ -47,7 +47,7 @@ class StepWork:
     Attributes:
         events: every decision, and what became of the work done so far.
         late: replies of detached tasks that have arrived and were not handed out.
-        durations_s: of each node, how long its last answered task took.
+        durations_s: of each node, how long its last task took that was answered or given up, see `last_duration_s`.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class StepWork:
     def sent(self, task: SlicedTask, inner_id: str | None) -> Outgoing:
         """A slice has gone out; without an id it could not be sent, which is how Flower says so."""
         if inner_id is not None:
-            self._flying[inner_id] = task
+            self._flying[inner_id], task.slice_id = task, inner_id
             return []
         reason = "its slice could not be sent"
         return self._lost(task, reason, task.failure(reason))
@@ -160,14 +160,26 @@ class StepWork:
             for task in list(self._open.get(key, ())):
                 holder = self._busy.get(task.node_id)
                 if holder is task:
+                    self._time_given(task)
                     outgoing += self._lost(task, why)
                     continue
                 outgoing += self._lost(task, f"not begun; {why}")
                 if silent and holder is not None and holder.detached:
+                    self._time_given(holder)
                     outgoing += self._lost(holder, why)
             self._open.pop(key, None)
             self._done.pop(key, None)
         return outgoing
+
+    def _time_given(self, task: SlicedTask) -> None:
+        """How long a task that is given up would have taken at its pace, at least the time it has had.
+
+        Before its first step nothing is known of its pace; an earlier task's duration then stands if it is longer.
+        """
+        at_least_s = self._now_s() - task.begun_s
+        step_s = task.crew.step_s(task.name)
+        known_s = self.durations_s.get(task.node_id, 0.0) if step_s is None else step_s * task.total
+        self.durations_s[task.node_id] = max(at_least_s, known_s)
 
     def drop_answer(self, inner_id: str) -> None:
         """Clear an answer away when it comes."""
@@ -179,7 +191,7 @@ class StepWork:
 
     def not_handed_out(self) -> list[StepEvent]:
         """Detached work that has come back and reached nobody, as what it is if it never does."""
-        return [self._event_of(late, "lost: never handed out") for late in self.late]
+        return [self._event_of(late, "not handed out by the end") for late in self.late]
 
     def _close(self, task: SlicedTask, reply: Message | None = None) -> None:
         """Nobody waits for it any more; the reply, if any, is what its caller gets."""
@@ -211,7 +223,8 @@ class StepWork:
         return following
 
     def _lost(self, task: SlicedTask, reason: str, reply: Message | None = None) -> Outgoing:
-        self._record(task, "", "none", f"lost: {reason}")
+        ending = task.ending or Ending()
+        self._record(task, ending.request, ending.decision, f"lost: {reason}{ending.why}", ending.other_id)
         return self._end(task, None if task.detached else reply)
 
     # -- what to send after an answer --------------------------------------------------------------------------------
@@ -254,13 +267,13 @@ class StepWork:
         if isinstance(decision, Continue | Change):
             word = type(decision).__name__.lower()
             if steps == 0:
-                return [*self._stop(task, asked, "stop", "; it made no step"), *extra]
+                return [*self._stop(task, Ending(asked, "stop", "; it made no step")), *extra]
             if task.done >= task.total:
-                return [*self._stop(task, asked, word, f"; {self._steps_key} is {task.total} now"), *extra]
+                return [*self._stop(task, Ending(asked, word, f"; {self._steps_key} is {task.total} now")), *extra]
             self._record(task, asked, word, "kept on the node")
             return [(task, task.slice(self._size)), *extra]
         if isinstance(decision, Stop):
-            return self._stop(task, asked, "stop", "")
+            return self._stop(task, Ending(asked, "stop", planned=decision.planned))
         if isinstance(decision, Drop):
             self._record(task, asked, "drop", "discarded")
             return self._end(task, task.failure(f"dropped after {task.done} of {task.total} steps by decision"))
@@ -292,7 +305,10 @@ class StepWork:
     def _returned(self, task: SlicedTask, reply: Message, asked: str, now_s: float) -> Outgoing:
         if task.detached and task.done == 0:
             return self._lost(task, "it made no step")
-        if asked:
+        if (ending := task.ending) is not None:
+            fate = "returned as planned" if ending.planned else "returned"
+            self._record(task, ending.request, ending.decision, fate + ending.why, ending.other_id)
+        elif asked:
             self._record(task, asked, "none", "returned")
         self.durations_s[task.node_id] = now_s - task.begun_s
         whole = task.result(reply, self._rules)
@@ -301,12 +317,11 @@ class StepWork:
             return self._end(task)
         return self._end(task, whole)
 
-    def _stop(self, task: SlicedTask, asked: str, word: str, why: str) -> Outgoing:
+    def _stop(self, task: SlicedTask, ending: Ending) -> Outgoing:
         if task.done == 0:
-            self._record(task, asked, word, f"nothing to return{why}")
-            return self._end(task, task.failure(f"stopped before its first step{why}"))
-        self._record(task, asked, word, f"returned{why}")
-        return [(task, task.closing())]
+            self._record(task, ending.request, ending.decision, f"nothing to return{ending.why}")
+            return self._end(task, task.failure(f"stopped before its first step{ending.why}"))
+        return [(task, task.closing(ending))]
 
     def _enlist(self, task: SlicedTask, nodes: Collection[int]) -> Outgoing:
         outgoing: Outgoing = []
@@ -314,7 +329,7 @@ class StepWork:
             if node_id in task.crew.asked:
                 continue
             beside = self._same_for(task, node_id)
-            self._record(beside, "", "enlist", f"begins beside node {task.node_id}")
+            self._record(beside, "", "enlist", f"begins beside node {task.node_id}", task.node_id)
             outgoing += self.begin(beside)
         return outgoing
 
@@ -327,11 +342,12 @@ class StepWork:
     def _replace(self, task: SlicedTask, asked: str, decision: Replace, reason: str = "") -> Outgoing:
         heir = self._same_for(task, decision.node_id)
         heir.tried = task.tried | {task.node_id} if reason else task.tried
+        begins = f"; node {heir.node_id} begins anew"
         if decision.keep_work and task.done and not reason:
-            self._record(task, asked, "replace", f"returned; node {decision.node_id} begins anew")
-            return [(task, task.closing()), *self.begin(heir)]
+            collected = task.closing(Ending(asked, "replace", begins, other_id=heir.node_id))
+            return [(task, collected), *self.begin(heir)]
         fate = f"lost: {reason}" if reason else "discarded"
-        self._record(task, asked, "replace", f"{fate}; node {decision.node_id} begins anew")
+        self._record(task, asked, "replace", fate + begins, heir.node_id)
         return [*self._end(task), *self.begin(heir)]
 
     def _same_for(self, task: SlicedTask, node_id: int) -> SlicedTask:
@@ -353,14 +369,16 @@ class StepWork:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def _record(self, task: SlicedTask, request: str, decision: str, outcome: str) -> None:
-        self.events.append(self._event(task, request, decision, outcome))
+    def _record(self, task: SlicedTask, request: str, decision: str, outcome: str, other_id: int | None = None) -> None:
+        self.events.append(self._event(task, request, decision, outcome, other_id))
         log.debug("node %s at step %s of %s: %s, %s", task.node_id, task.done, task.total, decision, outcome)
 
-    @staticmethod
-    def _event(task: SlicedTask, request: str, decision: str, outcome: str) -> StepEvent:
-        return StepEvent(task.round, task.node_id, task.done, request, decision, outcome)
+    def _event(
+        self, task: SlicedTask, request: str, decision: str, outcome: str, other_id: int | None = None
+    ) -> StepEvent:
+        return StepEvent(
+            task.round, task.node_id, task.done, request, decision, outcome, task.crew.cell, other_id, self._now_s()
+        )
 
-    @staticmethod
-    def _event_of(late: Late, outcome: str) -> StepEvent:
-        return StepEvent(late.round, late.node_id, late.steps, "", "none", outcome)
+    def _event_of(self, late: Late, outcome: str) -> StepEvent:
+        return StepEvent(late.round, late.node_id, late.steps, "", "none", outcome, late.cell, None, self._now_s())

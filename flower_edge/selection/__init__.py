@@ -3,6 +3,7 @@
 candidates         the nodes and what is known of them, as columns
 experience         what replies have taught about nodes
 estimates          learned, told or estimated: the table a choice is made from
+known              that table, laid out for whoever decides besides a selection
 pipeline           the stages, one after the other
 scores             the order of preference: by lot, in turn
 oort, fedcs, power_of_choice
@@ -14,6 +15,7 @@ from .candidates import Candidates
 from .estimates import Job, known_of
 from .experience import Experience
 from .fedcs import FedCS, pack
+from .known import Known
 from .oort import Oort, statistical_utility
 from .pipeline import Deadline, Pipeline, PipelineState
 from .power_of_choice import PowerOfChoice
@@ -25,6 +27,7 @@ __all__ = [
     "Experience",
     "FedCS",
     "Job",
+    "Known",
     "Oort",
     "Pipeline",
     "PipelineState",

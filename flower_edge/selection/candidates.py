@@ -9,7 +9,8 @@ Columns that the scores of this room read (others may be there, for the eligibil
     num_examples  samples it trains on
     duration_s    seconds from sending to reply: the last one, or an estimate
     compute_s     seconds of computing in it
-    up_s          seconds its upload takes on the way the nodes share
+    up_s          seconds its upload takes at its own rate
+    up_bits       size of the upload
     picks         how often it was chosen
     last_asked    the number of the choice that took it last
     last_round    the number of the choice it answered last
@@ -38,7 +39,7 @@ class Candidates:
     """Nodes and what is known of them.
 
     Attributes:
-        nodes: int64 [nodes], ids, each once.
+        nodes: uint64 [nodes], ids as Flower gives them, each once.
         columns: name to [nodes] values; numbers are float64 with NaN for unknown, texts are objects with `None`.
 
     Raises:
@@ -49,7 +50,7 @@ class Candidates:
     (array([9, 7]), array([nan, nan, nan]))
     """
 
-    nodes: NDArray[np.int64]
+    nodes: NDArray[np.uint64]
     columns: Mapping[str, Column] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,7 +70,7 @@ class Candidates:
         """
         names = list(dict.fromkeys(name for row in rows.values() for name in row))
         columns = {name: as_column([row.get(name) for row in rows.values()]) for name in names}
-        return cls(np.fromiter(rows, np.int64, len(rows)), columns)
+        return cls(np.fromiter(rows, np.uint64, len(rows)), columns)
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -80,6 +81,19 @@ class Candidates:
         if values is None or values.dtype.kind not in "fiub":
             return np.full(len(self.nodes), np.nan)
         return np.asarray(values, np.float64)
+
+    def row(self, position: int) -> dict[str, float | str]:
+        """What is known of one candidate, in plain values.
+
+        >>> Candidates(np.array([7, 8]), {"load": np.array([0.5, np.nan]), "picks": np.zeros(2)}).row(1)
+        {'picks': 0.0}
+        """
+        values = ((name, column[position]) for name, column in self.columns.items())
+        return {
+            name: value if isinstance(value, str) else float(value)
+            for name, value in values
+            if value is not None and value == value
+        }
 
     def take(self, positions: Positions) -> Candidates:
         """Some of the candidates, in the order given."""

@@ -34,7 +34,7 @@ class Job:
     down_bits: float = 0.0
 
 
-def known_of(nodes: NDArray[np.int64], learned: Experience, told: Experience, job: Job) -> Candidates:
+def known_of(nodes: NDArray[np.uint64], learned: Experience, told: Experience, job: Job) -> Candidates:
     """A table of these nodes, with the columns that scores read (see `Candidates`).
 
     Where only the whole duration is known, all of it that is no upload counts as computing. Without a job, told speeds
@@ -59,6 +59,7 @@ def known_of(nodes: NDArray[np.int64], learned: Experience, told: Experience, jo
     between_s = np.maximum(duration_s - np.nan_to_num(up_s, posinf=0.0), 0.0)
     compute_s = _first(from_learned.column("compute_s"), between_s, job.steps * step_s if job.steps else unknown)
     columns["compute_s"] = compute_s
+    columns["up_bits"] = np.full(len(nodes), job.up_bits or np.nan)
     columns["up_s"] = np.where(np.isnan(up_s) & ~np.isnan(compute_s), 0.0, up_s)
     columns["duration_s"] = _first(duration_s, down_s + compute_s + columns["up_s"])
     return Candidates(nodes, columns)

@@ -25,24 +25,24 @@ class Experience:
     """Columns of numbers and texts by node, NaN or `None` for what is not known.
 
     Attributes:
-        nodes: int64 [nodes], ids, rising.
+        nodes: uint64 [nodes], ids, rising.
         columns: name to [nodes] values, as in `Candidates`.
 
     >>> seen = Experience().noted("loss", {9: 0.5}).noted("picks", {7: 1.0})
     >>> seen.nodes, seen.columns["loss"]
-    (array([7, 9]), array([nan, 0.5]))
+    (array([7, 9], dtype=uint64), array([nan, 0.5]))
     >>> seen.of(np.array([9, 8])).column("loss")
     array([0.5, nan])
     """
 
-    nodes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    nodes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     columns: Mapping[str, Column] = field(default_factory=dict)
 
     def noted(self, name: str, values: Mapping[int, bool | int | float | str]) -> Experience:
         """With values of one column for some nodes, new ones among them."""
         if not values:
             return self
-        ids = np.fromiter(values, np.int64, len(values))
+        ids = np.fromiter(values, np.uint64, len(values))
         grown = self._with(ids)
         fresh = as_column(values.values())
         column = grown.columns.get(name)
@@ -56,7 +56,7 @@ class Experience:
         column[np.searchsorted(grown.nodes, ids)] = fresh
         return Experience(grown.nodes, {**grown.columns, name: column})
 
-    def counted(self, name: str, nodes: NDArray[np.int64]) -> Experience:
+    def counted(self, name: str, nodes: NDArray[np.uint64]) -> Experience:
         """With one more in a column of counts for each of the nodes; who had none has one."""
         grown = self._with(nodes)
         column = np.array(grown.columns.get(name, np.full(len(grown.nodes), np.nan)), np.float64)
@@ -64,14 +64,14 @@ class Experience:
         column[places] = np.nan_to_num(column[places]) + 1.0
         return Experience(grown.nodes, {**grown.columns, name: column})
 
-    def marked(self, name: str, nodes: NDArray[np.int64], value: float) -> Experience:
+    def marked(self, name: str, nodes: NDArray[np.uint64], value: float) -> Experience:
         """With the same number in a column for each of the nodes."""
         grown = self._with(nodes)
         column = np.array(grown.columns.get(name, np.full(len(grown.nodes), np.nan)), np.float64)
         column[np.searchsorted(grown.nodes, nodes)] = value
         return Experience(grown.nodes, {**grown.columns, name: column})
 
-    def of(self, nodes: NDArray[np.int64]) -> Candidates:
+    def of(self, nodes: NDArray[np.uint64]) -> Candidates:
         """A table of these nodes, in their order."""
         if not len(self.nodes):
             return Candidates(nodes, {name: _unknown(len(nodes), self.columns[name].dtype) for name in self.columns})
@@ -83,10 +83,35 @@ class Experience:
                 values[strange] = None if values.dtype == object else np.nan
         return Candidates(nodes, columns)
 
+    def with_row(self, node: int, row: Mapping[str, bool | int | float | str]) -> Experience:
+        """With all that is known of one node, in plain values; what it has no value for is unknown.
+
+        >>> Experience().noted("loss", {9: 0.5}).with_row(7, {"picks": 2}).columns
+        {'loss': array([nan, 0.5]), 'picks': array([ 2., nan])}
+        """
+        place = int(np.searchsorted(self.nodes, np.uint64(node)))
+        behind = place + 1 if node in self else place
+        nodes = _spliced(self.nodes, place, behind, node)
+        columns: dict[str, Column] = {}
+        for name in {**self.columns, **row}:
+            value, column = row.get(name), self.columns.get(name)
+            if column is None:
+                column = _unknown(len(self.nodes), np.dtype(object if isinstance(value, str) else np.float64))
+            elif isinstance(value, str) and column.dtype != object:
+                column = column.astype(object)
+            missing = None if column.dtype == object else np.nan
+            columns[name] = _spliced(column, place, behind, missing if value is None else value)
+        return Experience(nodes, columns)
+
     def without(self, node: int) -> Experience:
         """With nothing known of a node."""
         kept = self.nodes != node
         return Experience(self.nodes[kept], {name: values[kept] for name, values in self.columns.items()})
+
+    def __contains__(self, node: int) -> bool:
+        """Whether anything was ever noted of a node."""
+        place = int(np.searchsorted(self.nodes, np.uint64(node)))
+        return place < len(self.nodes) and bool(self.nodes[place] == node)
 
     def row(self, node: int) -> dict[str, Any]:
         """What is known of one node, in plain values.
@@ -94,15 +119,7 @@ class Experience:
         >>> Experience().noted("loss", {7: 0.5}).noted("picks", {8: 1}).row(7)
         {'loss': 0.5}
         """
-        place = int(np.searchsorted(self.nodes, node))
-        if place == len(self.nodes) or self.nodes[place] != node:
-            return {}
-        told = {name: values[place] for name, values in self.columns.items()}
-        return {
-            name: value if isinstance(value, str) else float(value)
-            for name, value in told.items()
-            if value is not None and value == value
-        }
+        return self.of(np.array([node], np.uint64)).row(0) if node in self else {}
 
     def dump(self) -> dict[str, Any]:
         """As plain values and arrays, for a checkpoint."""
@@ -117,10 +134,10 @@ class Experience:
         for name, values in saved["texts"].items():
             columns[name] = np.empty(len(values), object)
             columns[name][:] = values
-        return cls(np.asarray(saved["nodes"], np.int64), columns)
+        return cls(np.asarray(saved["nodes"], np.uint64), columns)
 
-    def _with(self, ids: Iterable[int] | NDArray[np.int64]) -> Experience:
-        new = np.setdiff1d(np.asarray(ids, np.int64), self.nodes)
+    def _with(self, ids: Iterable[int] | NDArray[np.uint64]) -> Experience:
+        new = np.setdiff1d(np.asarray(ids, np.uint64), self.nodes)
         if not len(new):
             return self
         nodes = np.concatenate([self.nodes, new])
@@ -132,6 +149,13 @@ class Experience:
                 for name, values in self.columns.items()
             },
         )
+
+
+def _spliced(values: Column, place: int, behind: int, value: Any) -> Column:
+    """The values before `place`, a new one, and those from `behind` on."""
+    out = np.empty(place + 1 + len(values) - behind, values.dtype)
+    out[:place], out[place], out[place + 1 :] = values[:place], value, values[behind:]
+    return out
 
 
 def _unknown(count: int, dtype: Any) -> Column:

@@ -4,7 +4,7 @@ Reckons with seconds that others have measured or told. Nothing here sends.
 
 Letters, as in the paper's Algorithm 3:
     t_UD   seconds a node computes                       `compute_s`
-    t_UL   seconds its upload takes                      `up_s`
+    t_UL   seconds its upload takes                      `up_s`, but at least `up_bits` / `uplink_bps`
     Θ      seconds until the uploads packed so far are in
 
 All compute at the same time and upload one after the other, so adding node k costs t_UL + max(0, t_UD − Θ): its upload,
@@ -82,18 +82,32 @@ class FedCS:
             of `count`. The paper asks a random part of the clients too; with a pool of all nodes the fastest would be
             chosen again and again, and what the others know would never be learned.
         shared_uplink: whether the nodes' uploads share the edge's uplink, one after the other.
+        uplink_bps: what that uplink carries, bits per second: an upload goes at this rate or at the node's own,
+            whichever is lower. `None`: the uplink is never the slower one. Each edge's pipeline may have its own.
 
     Of nodes that take equally long, the one asked longest ago goes first. Where it is not known how long a node takes,
-    the mean of the others is taken. Fewer than `count` are chosen where
-    no more fit, but one at least. Without a deadline those not packed are the reserve, with one there is none.
+    the mean of the others is taken. Fewer than `count` are chosen where no more fit, but one at least. Without a
+    deadline those not packed are the reserve, with one there is none.
 
     Raises:
-        ConfigError: a deadline that is not above 0, or a pool below 1.
+        ConfigError: a deadline or a rate that is not above 0, a pool below 1, or a rate though nothing is shared.
+
+    Two of three uploads of 4 Mbit fit into 8 s on an uplink of 2 Mbit/s: the first is in after 1 + 2 s, the second,
+    which was computed meanwhile, 2 s later, and the third would take another 4 s at the 1 Mbit/s of its node.
+
+    >>> table = Candidates(
+    ...     np.array([5, 6, 7]),
+    ...     {"compute_s": np.array([1.0, 1.0, 3.0]), "up_s": np.array([4.0, 0.5, 1.0]), "up_bits": np.full(3, 4e6)},
+    ... )
+    >>> order, _ = FedCS(8.0, uplink_bps=2e6).rank(table, 3, None, 1, np.random.default_rng(0))
+    >>> table.nodes[order]
+    array([6, 7])
     """
 
     deadline_s: float = math.inf
     pool: int | float = 2.0
     shared_uplink: bool = True
+    uplink_bps: float | None = None
 
     def __post_init__(self) -> None:
         if not self.deadline_s > 0:
@@ -101,6 +115,13 @@ class FedCS:
         if not self.pool >= 1:
             raise ConfigError(
                 f"FedCS(pool={self.pool}): expected a number of nodes, or a multiple of count such as 3.0"
+            )
+        if self.uplink_bps is not None and not self.uplink_bps > 0:
+            raise ConfigError(f"FedCS(uplink_bps={self.uplink_bps}): expected more than 0 bit/s, or None")
+        if self.uplink_bps is not None and not self.shared_uplink:
+            raise ConfigError(
+                f"FedCS(uplink_bps={self.uplink_bps}, shared_uplink=False): the rate is that of the uplink the nodes "
+                "share; leave out one of the two"
             )
 
     @property
@@ -120,6 +141,9 @@ class FedCS:
         # Among nodes that take equally long, who was asked longest ago goes first.
         pool = pool[np.argsort(np.nan_to_num(table.column("last_asked")[pool], nan=0.0), kind="stable")]
         compute_s, up_s = known_or_mean(table.column("compute_s"), 0.0), known_or_mean(table.column("up_s"), 0.0)
+        if self.uplink_bps is not None:
+            # The slower of the two ways decides; where the size is not known yet, the node's own.
+            up_s = np.fmax(up_s, table.column("up_bits") / self.uplink_bps)
         packed, _ = pack(compute_s[pool], up_s[pool], count, self.deadline_s, shared=self.shared_uplink)
         if self.deadline_s < math.inf:
             # Nobody can keep it: one late reply is worth more than none.

@@ -60,7 +60,7 @@ class OortState(TypedDict):
     choices: int
     epsilon: float
     percentile: float
-    exploited: NDArray[np.int64]
+    exploited: NDArray[np.uint64]
     history: list[float]
 
 
@@ -145,7 +145,7 @@ class Oort:
             "choices": 0,
             "epsilon": self.epsilon,
             "percentile": self.percentile,
-            "exploited": _NONE,
+            "exploited": np.empty(0, np.uint64),
             "history": [],
         }
 
@@ -153,14 +153,14 @@ class Oort:
         self, table: Candidates, count: int, state: OortState, round: int, rng: np.random.Generator
     ) -> tuple[Positions, OortState]:
         """The exploited and explored of this choice, and behind them the others by score, then the unexplored."""
-        picks, answered = np.nan_to_num(table.column("picks")), np.nan_to_num(table.column("last_round"))
+        picks, answered = _or_0(table.column("picks")), _or_0(table.column("last_round"))
         size = known_or_mean(table.column("num_examples"))
         utility = statistical_utility(table)
         if self.size_power != 1.0:
             utility = utility * size ** (self.size_power - 1.0)
         history = [*state["history"], self._exploited_utility(table, utility, answered, state)]
         # Asked and cut off, or failed: it has been explored, and counts as one of average utility.
-        tried = np.maximum(answered, np.nan_to_num(table.column("last_asked")))
+        tried = np.maximum(answered, _or_0(table.column("last_asked")))
         utility = known_or_mean(utility)
         played = tried > 0
         choices, percentile = self._pace(state, history)
@@ -178,13 +178,16 @@ class Oort:
         reward = (size**self.size_power * slower)[fresh]
         explored = fresh[self._window(reward, wanted, rng)]
 
-        left = np.setdiff1d(known, exploited, assume_unique=True)
-        by_score = left[np.argsort(-score[np.searchsorted(known, left)], kind="stable")]
-        unseen = np.setdiff1d(fresh, explored, assume_unique=True)
+        taken = np.zeros(len(table), np.bool_)
+        taken[exploited] = taken[explored] = True
+        left = ~taken[known]
+        by_score = known[left][np.argsort(-score[left], kind="stable")]
+        unseen = fresh[~taken[fresh]]
         if self.revisit == "uniform" and len(by_score):
             again = min(count - len(exploited) - len(explored), len(by_score))
             by_lot = rng.permutation(by_score)[:again]
-            by_score = np.concatenate([by_lot, by_score[~np.isin(by_score, by_lot)]])
+            taken[by_lot] = True
+            by_score = np.concatenate([by_lot, by_score[~taken[by_score]]])
         order = np.concatenate([exploited, explored, by_score, rng.permutation(unseen)])
         after: OortState = {
             "choices": choices,
@@ -266,3 +269,8 @@ class Oort:
             most = np.argsort(-picks, kind="stable")[: int(self.blacklist_share * len(picks))]
             out[most[picks[most] > self.blacklist_after]] = True
         return out
+
+
+def _or_0(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """0 where it is unknown."""
+    return np.where(np.isnan(values), 0.0, values)

@@ -131,7 +131,7 @@ class Pipeline:
 
     def choose(
         self, candidates: Candidates, state: PipelineState, round: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], PipelineState]:
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], PipelineState]:
         """Who takes part.
 
         Args:

@@ -88,4 +88,5 @@ class RoundRobin:
         self, table: Candidates, count: int, state: None, round: int, rng: np.random.Generator
     ) -> tuple[Positions, None]:
         """All candidates, the longest waiting first."""
-        return np.lexsort((table.nodes, np.nan_to_num(table.column("last_asked"), nan=0.0))), None
+        # Stable: ties keep the order of the candidates, which does not change from run to run as ids do.
+        return np.argsort(np.nan_to_num(table.column("last_asked"), nan=0.0), kind="stable"), None

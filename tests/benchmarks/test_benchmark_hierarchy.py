@@ -9,11 +9,13 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import Message, RecordDict
 
 from benchmarks import hierarchy, hierarchy_data, hierarchy_mobility
 from benchmarks.harness.figures import mean_and_error, ratio_and_error
@@ -21,7 +23,15 @@ from benchmarks.harness.workers import run_jobs
 from benchmarks.hierarchy import FIGURES, PARTS, verdicts
 from benchmarks.hierarchy_data import data_folder, images
 from benchmarks.hierarchy_mobility import Course, MobilitySetting, mobility_figures, mobility_settings, run_arm
-from benchmarks.hierarchy_planning import SIZES, Registered, measure_planning, plan_rounds
+from benchmarks.hierarchy_planning import (
+    CHOSEN_PER_CELL,
+    RULE,
+    SIZES,
+    Planner,
+    Registered,
+    measure_planning,
+    plan_rounds,
+)
 from benchmarks.hierarchy_tiers import (
     Layout,
     Outcome,
@@ -33,6 +43,10 @@ from benchmarks.hierarchy_tiers import (
     tier_settings,
 )
 from flower_edge.errors import DataError
+from flower_edge.rounds import Round
+from flower_edge.rules import Rule
+from flower_edge.runtime.flower_private import drop_identity, ensure_identity
+from flower_edge.runtime.narrowed_grid import NarrowedGrid
 
 
 def has_data() -> bool:
@@ -68,6 +82,7 @@ def test_the_figures_and_their_targets_are_those_promised() -> None:
         "handover_gap_points": "at most 1",
         "no_handover_gap_points": "",
         "plan_100k_s": "at most 1",
+        "plan_100k_cpu_s": "",
         "plan_100k_rss_mb": "at most 1000",
     }
     assert {figure.part for figure in FIGURES} == set(PARTS)
@@ -94,6 +109,7 @@ def test_one_part_alone_is_one_json_object_with_its_own_keys(
     found = json.loads(out)
     assert found["parts"] == ["planning"]
     assert found["plan_100k_s"] > 0
+    assert found["plan_100k_cpu_s"] > 0
     assert found["plan_100k_rss_mb"] > 10
     assert list(found["plan_growth"]) == ["200", "400", "exponent"]
     assert found["targets"]["plan_100k_s"] == 1.0
@@ -240,18 +256,90 @@ def test_terminals_that_move_are_handed_over_or_leave_and_work_is_interrupted() 
 # -- planning
 
 
+@pytest.fixture
+def planner() -> Iterator[Planner]:
+    given = ensure_identity(1)
+    yield Planner(1000)
+    if given:
+        drop_identity()
+
+
 def test_planning_chooses_in_every_cell_and_moves_what_is_known_of_terminals() -> None:
     plan = plan_rounds(1000, rounds=2)
     assert plan.cells == 10
     assert 50 < plan.chosen <= 100
     assert plan.moved > 5
     assert plan.round_s == pytest.approx(sum(plan.rounds_s) / 2)
-    assert min(plan.coverage_s, plan.handover_s, plan.selection_s) > 0
+    assert min(plan.cells_s, plan.edges_s, plan.cpu_s, plan.delivered_s, plan.first_s) > 0
 
 
-def test_planning_sends_nothing() -> None:
+def test_planning_goes_through_the_centre_s_own_edges(planner: Planner) -> None:
+    assert planner.tier.cells(planner.grid, Round(1)).keys() == planner.edges.keys()
+    for cell, edge in planner.edges.items():
+        below = edge.layered.inner
+        assert isinstance(below, NarrowedGrid)
+        assert list(below.get_node_ids()) == planner.coverage.members(cell)
+
+
+def test_a_planned_edge_shows_its_strategy_only_members_that_satisfy_the_rule(planner: Planner) -> None:
+    planner.plan()
+    for cell, edge in planner.edges.items():
+        shown, told = list(edge.layered.get_node_ids()), edge.layered.states[1].told
+        assert len(shown) == CHOSEN_PER_CELL
+        assert set(shown) <= set(planner.coverage.members(cell))
+        table = told.of(np.array(shown, np.uint64))
+        assert Rule(RULE).mask(table.columns, len(shown)).all()
+
+
+def test_every_planned_round_looks_again_and_what_is_known_goes_along(planner: Planner) -> None:
+    before = {cell: set(planner.coverage.members(cell)) for cell in planner.edges}
+    moved = sum(planner.plan()[3] for _ in range(3))
+    after = {cell: set(planner.coverage.members(cell)) for cell in planner.edges}
+    assert moved >= sum(len(after[cell] - before[cell]) for cell in after) > 0
+    for cell, edge in planner.edges.items():
+        known = edge.layered.states[1].learned
+        assert all("loss" in known.row(node) for node in after[cell])
+
+
+@pytest.mark.parametrize("nodes", [200, 1000])
+def test_a_planned_round_lists_the_nodes_three_times_however_many_edges_there_are(
+    nodes: int, planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[int] = []
+    listing = Registered.get_node_ids
+
+    def counted(grid: Registered) -> Iterable[int]:
+        listed.append(len(grid.nodes))
+        return listing(grid)
+
+    monkeypatch.setattr(Registered, "get_node_ids", counted)
+    crowd = Planner(nodes) if nodes != 1000 else planner
+    listed.clear()
+    crowd.plan()
+    assert listed == [nodes] * 3
+
+
+def test_an_edge_that_is_sent_its_order_plans_as_one_that_is_asked(planner: Planner) -> None:
+    asked = Planner(1000)
+    chosen = asked.plan()[4]
+    assert planner.deliver() > 0
+    for cell, edge in planner.edges.items():
+        assert edge.strategy.shown == list(asked.edges[cell].layered.get_node_ids())
+    assert sum(len(edge.strategy.shown) for edge in planner.edges.values()) == chosen
+
+
+def test_planning_sends_nothing(planner: Planner) -> None:
+    assert list(planner.grid.send_and_receive([])) == []
     with pytest.raises(AssertionError, match="sends nothing"):
-        Registered(3).send_and_receive([])
+        planner.grid.send_and_receive([Message(RecordDict(), 1, "train")])
+
+
+def test_registered_nodes_have_ids_of_their_own_in_the_order_of_the_terminals() -> None:
+    grid = Registered(1000)
+    assert len(set(grid.nodes)) == 1000
+    assert min(grid.nodes) > 1000
+    assert 2**63 < max(grid.nodes) < 2**64  # as Flower's
+    assert [grid.partition_of[node] for node in grid.get_node_ids()] == list(range(1000))
 
 
 # -- the harness

@@ -193,6 +193,36 @@ def test_long_runs_are_drawn_as_lines_and_say_the_best_round() -> None:
     assert all(to_svg(chart).count("<path") < 100 for chart in charts)
 
 
+def test_the_drift_of_the_edges_is_drawn_where_there_is_more_than_one(tmp_path: Path) -> None:
+    with RunFolder.create("drift", config={}, seed=7, root=tmp_path) as run:
+        for at, (mean, most, kappa2) in enumerate([(0.5, 0.75, 8.0), (0.8, 1.25, 8.0), (0.3, 0.5, 4.0)], start=1):
+            run.record("nodes", at, {"divergence": mean, "divergence_max": most, "edge_rounds": kappa2})
+            run.record("nodes", at, {"divergence": 9.0, "edge_rounds_done": 1.0}, cell="edge-0")
+    text = write_report(RunFolder.open(run.path))[0].read_text("utf-8")
+    tables = Page(text).tables
+    assert tables["Divergence of the edges by round, in numbers"] == [
+        ["round", "mean", "farthest edge", "edge rounds"],
+        ["1", "0.5000", "0.7500", "8"],
+        ["2", "0.8000", "1.2500", "8"],
+        ["3", "0.3000", "0.5000", "4"],
+    ]
+    assert (run.path / "artifacts" / "divergence-by-round.png").exists()
+    svg = re.findall(r"<svg.*?</svg>", text, re.DOTALL)[-1]
+    assert "κ2 = 4" in svg
+    assert "κ2 = 8" not in svg  # nothing changed there
+    assert "On average 0.5 in round 1 and 0.3 in the last; the farthest edge 1.25 in round 2." in svg
+    assert "4 edge rounds from round 3 on." in svg
+    assert write_report(RunFolder.open(run.path))[0].read_text("utf-8").count("<img") == 0
+
+
+def test_one_edge_alone_has_no_drift_and_a_long_run_no_marks() -> None:
+    assert charts_of([RoundLine(at, divergence=0.0, divergence_max=0.0, edge_rounds=2.0) for at in range(4)]) == []
+    assert charts_of([RoundLine(1, divergence=float("nan"))]) == []
+    (chart,) = charts_of([RoundLine(at, divergence=0.5, edge_rounds=2.0) for at in range(100)])
+    assert chart.says == "On average 0.5 in round 0 and 0.5 in the last."
+    assert to_svg(chart).count("<use") < 60
+
+
 def test_a_run_without_rounds_and_one_that_failed_have_a_page_too(tmp_path: Path) -> None:
     with RunFolder.create("empty", config={}, seed=1, root=tmp_path) as run:
         pass

@@ -67,6 +67,7 @@ PUBLIC = {
         "request_to_join",
         "step_mod",
         "steps_of",
+        "wants_new_data",
         "withdraw_request",
     },
     "flower_edge.runtime": {
@@ -164,6 +165,7 @@ PUBLIC = {
         "Experience",
         "FedCS",
         "Job",
+        "Known",
         "Oort",
         "Pipeline",
         "PipelineState",

@@ -42,7 +42,7 @@ def test_an_enlisted_node_makes_the_whole_task_from_the_version_of_the_round_and
     assert [reply.metadata.src_node_id for reply in replies] == [1000, 1002, 1001]
     assert [model_of(reply) for reply in replies] == [model_of(alone(10, node=node)) for node in (1000, 1002, 1001)]
     assert counting.steps(1002) == [(0, 4), (4, 8), (8, 10)]
-    assert StepEvent(0, 1002, 0, "", "enlist", "begins beside node 1000") in grid.events
+    assert StepEvent(0, 1002, 0, "", "enlist", "begins beside node 1000", other_id=1000) in grid.events
 
 
 def test_a_node_that_has_or_had_a_task_of_the_round_is_not_enlisted_again() -> None:

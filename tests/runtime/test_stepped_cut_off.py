@@ -6,7 +6,7 @@ import pytest
 from flwr.app import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stepped_learner import alone, learner, model_of, order_to
+from stepped_learner import Counting, alone, learner, model_of, order_to
 
 from flower_edge.errors import ConfigError, ProtocolError
 from flower_edge.rounds import Round
@@ -40,6 +40,37 @@ def test_an_exchange_ends_with_the_counted_reply_and_what_the_others_did_is_lost
         (again,) = grid.send_and_receive([order_to(1001)], timeout=30)
         assert model_of(again) == model_of(alone(10, node=1001))
         assert clock.now_s == pytest.approx(24.0 + 30.0)
+
+
+def test_nothing_goes_on_with_a_task_that_was_cut_off() -> None:
+    told: list[tuple[int, int, int]] = []
+
+    def watch(progress: Progress) -> Continue:
+        told.append((progress.round, progress.node_id, progress.steps_done))
+        return Continue()
+
+    with LocalGrid(learner(), nodes=2) as local:
+        counting = Counting(clocked(local, 1.0, 5.0))
+        grid = SteppedGrid(counting, 4, watch)
+        with grid.cut_off_at(1):
+            list(grid.send_and_receive([order_to(node, **{"server-round": 1}) for node in (1000, 1001)]))
+        for number in range(2, 8):
+            list(grid.send_and_receive([order_to(1000, **{"server-round": number})]))
+    assert counting.steps(1001) == [(0, 4)], "its only answer came at 20 s, after the end of its task"
+    assert {(number, node) for number, node, _ in told if node == 1001} == set()
+    assert [event.outcome for event in grid.events if event.node_id == 1001] == ["lost: 1 reply was enough"]
+
+
+def test_no_reply_to_a_task_that_was_cut_off_is_kept_for_anybody() -> None:
+    with LocalGrid(learner(), nodes=2) as local:
+        clock = clocked(local, 1.0, 1.05)
+        grid = SteppedGrid(clock, 4)
+        messages = [order_to(1000), order_to(1001)]
+        with grid.cut_off_at(1):
+            assert len(list(grid.send_and_receive(messages))) == 1
+        clock.wait_until(100.0)  # the slice in flight was the last one: its answer is a whole task's
+        assert list(grid.pull_messages([messages[1].metadata.message_id])) == []
+        assert grid.last_duration_s(1001) == pytest.approx(10.5)
 
 
 def test_outside_the_block_all_replies_are_waited_for() -> None:
@@ -103,6 +134,35 @@ def test_a_nodes_duration_is_that_of_its_whole_task() -> None:
         list(grid.send_and_receive([order_to(1000, 2)]))
         assert grid.last_duration_s(1000) is None
         assert last_duration_s(grid, 1000) == pytest.approx(2.0), "the clock inside knows of messages in one piece"
+
+
+def test_of_a_task_that_was_cut_off_the_duration_is_what_it_would_have_been_at_its_pace() -> None:
+    with LocalGrid(learner(), nodes=2) as local:
+        grid = SteppedGrid(clocked(local, 1.0, 2.0), 4)
+        with grid.cut_off_at(1):
+            list(grid.send_and_receive([order_to(1000), order_to(1001)]))
+        assert grid.last_duration_s(1001) == pytest.approx(20.0), "four of ten steps in 8 s"
+
+
+def test_before_its_first_step_a_task_that_was_cut_off_would_have_taken_the_time_it_had_or_what_was_known() -> None:
+    with LocalGrid(learner(), nodes=3) as local:
+        grid = SteppedGrid(clocked(local, 1.0, 4.0, 9.0), 4)
+        list(grid.send_and_receive([order_to(1001)]))
+        with grid.cut_off_at(1):
+            list(grid.send_and_receive([order_to(1000), order_to(1001), order_to(1002)]))
+        assert [grid.last_duration_s(node) for node in (1000, 1001, 1002)] == pytest.approx([10.0, 40.0, 10.0])
+        again = SteppedGrid(clocked(local, 1.0, 4.0, 9.0), 4)
+        again.load_state_dict(grid.state_dict())
+        assert again.last_duration_s(1002) == pytest.approx(10.0)
+
+
+def test_a_task_that_never_began_tells_nothing_of_its_nodes_duration() -> None:
+    with LocalGrid(learner(), nodes=1, script=[Fault(node=0, kind="silent", at=1)]) as local:
+        grid = SteppedGrid(clocked(local, 1.0), 4)
+        first, second = order_to(1000), order_to(1000)
+        list(grid.push_messages([first]))
+        assert list(grid.send_and_receive([second])) == []
+        assert grid.last_duration_s(1000) is None
 
 
 # -- lanes -----------------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def test_a_replacement_gives_what_it_had_given_if_asked_first(changed_before: bo
     assert [reply.metadata.src_node_id for reply in replies] == [1002, 1001]
     assert model_of(replies[0]) == model_of(alone(10, node=1002))
     assert counting.steps(1002) == [(0, 4), (4, 8), (8, 10)]
-    assert StepEvent(0, 1000, 8, "", "replace", "discarded; node 1002 begins anew") in grid.events
+    assert StepEvent(0, 1000, 8, "", "replace", "discarded; node 1002 begins anew", other_id=1002) in grid.events
 
 
 def test_a_replaced_nodes_work_can_be_kept() -> None:
@@ -113,6 +113,24 @@ def test_a_replaced_nodes_work_can_be_kept() -> None:
         (1002, model_of(alone(10, node=1002))),
     ]
     assert grid.events[0].outcome == "returned; node 1002 begins anew"
+
+
+@pytest.mark.parametrize("decision", [Stop(), Stop(planned=True), Replace(1002, keep_work=True)])
+def test_of_work_that_is_collected_the_event_tells_what_became_of_it(decision: Stop | Replace) -> None:
+    def first(progress: Progress) -> Continue | Stop | Replace:
+        return decision if progress.node_id == 1000 else Continue()
+
+    word, then = ("stop", "") if isinstance(decision, Stop) else ("replace", "; node 1002 begins anew")
+    other = None if isinstance(decision, Stop) else 1002
+    for script, fate in (
+        ([], "returned"),
+        ([Fault(node=0, kind="raise", at=2, reason="disk full")], "lost: disk full"),
+    ):
+        _, grid, _ = asked(first, wishes={(0, 4): "stop"}, script=script)
+        expected = f"{fate} as planned" if script == [] and decision == Stop(planned=True) else fate
+        assert [event for event in grid.events if event.node_id == 1000] == [
+            StepEvent(0, 1000, 4, "stop (load=0.9)", word, expected + then, other_id=other)
+        ]
 
 
 def test_a_replacement_that_is_busy_does_its_own_task_first() -> None:

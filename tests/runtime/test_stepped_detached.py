@@ -66,8 +66,8 @@ def test_the_exchange_does_not_wait_and_the_reply_comes_first_in_a_later_one_mar
     assert late.content.metric_records["metrics"]["num-examples"] == 10 * BATCH
     assert [model_of(late), model_of(fresh)] == [whole(1001), whole(1000, 2)]
     assert [event for event in grid.events if event.node_id == 1001] == [
-        StepEvent(1, 1001, 4, "", "detach", "kept on the node; nobody waits for it"),
-        StepEvent(1, 1001, 10, "", "none", "returned late, in round 2"),
+        StepEvent(1, 1001, 4, "", "detach", "kept on the node; nobody waits for it", "a"),
+        StepEvent(1, 1001, 10, "", "none", "returned late, in round 2", "a"),
     ]
 
 
@@ -107,7 +107,7 @@ def test_a_node_out_of_reach_keeps_its_reply_until_it_can_be_reached() -> None:
         train(grid, 1, 1000, 1001)
         clock.wait_until(50.0)
         assert [r.metadata.src_node_id for r in train(grid, 2, 1000)] == [1000]
-        assert [event.outcome for event in grid.lost_work()] == ["lost: never handed out"]
+        assert [event.outcome for event in grid.lost_work()] == ["not handed out by the end"]
         reached.add(1001)
         late, _ = train(grid, 3, 1000)
     assert late.content.config_records[LATE_RECORD]["base-round"] == 1
@@ -199,6 +199,30 @@ def test_a_reply_that_has_arrived_survives_a_checkpoint_and_one_under_way_is_tol
         assert fresh.lost_work() == []
     assert (late.metadata.src_node_id, model_of(late)) == (1001, whole(1001))
     assert late.content.config_records[LATE_RECORD]["base-round"] == 1
+
+
+def test_every_event_is_drained_once_also_by_whoever_goes_on_from_a_checkpoint() -> None:
+    def gone(progress: Progress) -> Decision:
+        return Detach() if progress.node_id == 1001 else Continue()
+
+    with clocked(gone, 1.0, 50.0) as (grid, clock):
+        train(grid, 1, 1000, 1001)
+        clock.wait_until(201.0)
+        train(grid, 2, 1000)
+        drained = grid.drain_events()
+        assert drained == grid.events
+        assert [event.outcome for event in drained if event.node_id == 1001] == [
+            "kept on the node; nobody waits for it"
+        ]
+        assert grid.drain_events() == []
+        between_rounds = grid_state(grid)
+        assert [event.outcome for event in grid.drain_events(ended=True)] == ["lost: still under way at the end"]
+        at_the_end = grid_state(grid)
+    for saved, told in ((between_rounds, ["lost: still under way at the end"]), (at_the_end, [])):
+        with clocked(gone, 1.0, 50.0) as (fresh, _):
+            load_grid_state(fresh, saved)
+            assert [event.outcome for event in fresh.drain_events()] == told
+            assert fresh.drain_events(ended=True) == []
 
 
 def test_fedavg_merges_a_late_reply_like_any_other() -> None:

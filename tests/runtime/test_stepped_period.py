@@ -70,6 +70,33 @@ def test_a_replacement_has_what_is_left_of_the_period() -> None:
     assert clock.now_s == pytest.approx(10.0)
 
 
+def test_a_period_around_another_policy_ends_in_time_and_the_other_way_round_it_does_not() -> None:
+    def leaves(progress: Progress) -> Decision:
+        return Replace(1001, keep_work=True) if (progress.node_id, progress.steps_done) == (1000, 8) else Continue()
+
+    def around(progress: Progress) -> Decision:
+        decision = leaves(progress)
+        return UntilPeriodEnds(8.0)(progress) if decision == Continue() else decision
+
+    ends_s = []
+    for policy in (UntilPeriodEnds(8.0, leaves), around):
+        with LocalGrid(learner(), nodes=2) as local:
+            clock = clocked(local, 1.0, 1.0)
+            list(SteppedGrid(clock, 4, policy).send_and_receive(orders(1, 1000)))
+            ends_s.append(clock.now_s)
+    assert ends_s == [8.0, 12.0]
+
+
+def test_the_end_of_a_period_is_a_planned_one() -> None:
+    with LocalGrid(learner(), nodes=1) as local:
+        grid = SteppedGrid(clocked(local, 1.0), 5, UntilPeriodEnds(10.0))
+        list(grid.send_and_receive(orders(1, 1000)))
+    assert [(event.decision, event.outcome) for event in grid.events] == [
+        ("continue", "kept on the node"),
+        ("stop", "returned as planned"),
+    ]
+
+
 def test_a_terminal_that_is_detached_makes_the_steps_of_the_period_and_no_more() -> None:
     def leaves(progress: Progress) -> Decision:
         return Detach() if (progress.node_id, progress.round, progress.steps_done) == (1001, 1, 2) else Continue()
@@ -93,11 +120,11 @@ def test_before_the_end_the_policy_inside_decides_and_at_the_end_nobody_goes_on(
         return
     progress = Progress(1, 4, MANY, now_s=begun_s + spent * period_s, round_begun_s=begun_s, step_s=period_s / 8)
     at_the_end: dict[Decision, Decision] = {
-        Continue(enlist=(2,)): Stop(),
+        Continue(enlist=(2,)): Stop(planned=True),
         Stop(): Stop(),
         Drop(): Drop(),
         Replace(2): Drop(),
-        Replace(2, keep_work=True): Stop(),
+        Replace(2, keep_work=True): Stop(planned=True),
         Detach(): Detach(steps=0),
         Detach(steps=3): Detach(steps=3),
     }
@@ -111,7 +138,7 @@ def test_before_the_end_the_policy_inside_decides_and_at_the_end_nobody_goes_on(
             assert 1 <= decision.steps <= 8
         else:
             assert decision == inside
-    assert (UntilPeriodEnds(period_s, lambda _: Change({"lr": 0.1}))(progress) == Stop()) == (spent > 1.0)
+    assert (UntilPeriodEnds(period_s, lambda _: Change({"lr": 0.1}))(progress) == Stop(planned=True)) == (spent > 1.0)
 
 
 def test_no_time_at_all_is_no_period() -> None:

@@ -51,6 +51,32 @@ def test_numbers_texts_and_both_in_one_column_survive_a_checkpoint_file() -> Non
     assert loaded.noted("load", {9: 1.0}).row(9) == {"load": 1.0}
 
 
+ROWS = st.dictionaries(
+    st.sampled_from(["loss", "load", "picks", "site"]), st.one_of(st.floats(0, 9), st.sampled_from(["hall", "yard"]))
+)
+
+
+@given(ENTRIES, st.integers(0, 20), ROWS)
+def test_a_row_in_one_go_is_the_node_forgotten_and_every_value_noted_again(
+    entries: list[tuple[int, str, float]], node: int, row: dict[str, float | str]
+) -> None:
+    seen = Experience()
+    for other, name, value in entries:
+        seen = seen.noted(name, {other: value})
+    one_by_one = seen.without(node)
+    for name, told in row.items():
+        one_by_one = one_by_one.noted(name, {node: told})
+    at_once = seen.with_row(node, row)
+    assert node in at_once
+    assert at_once.nodes.tolist() == sorted({*seen.nodes.tolist(), node})
+    for other in range(22):
+        assert at_once.row(other) == one_by_one.row(other)
+        assert at_once.row(other) == (row if other == node else seen.row(other))
+    assert {name: values.dtype for name, values in at_once.columns.items() if name in row} == {
+        name: values.dtype for name, values in one_by_one.columns.items() if name in row
+    }
+
+
 def test_a_forgotten_node_is_unknown_and_the_others_are_not() -> None:
     seen = Experience().noted("loss", {1: 0.5, 2: 0.7}).without(1)
     assert (seen.row(1), seen.row(2)) == ({}, {"loss": 0.7})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flower_edge.errors import ConfigError
 from flower_edge.selection import Candidates, FedCS, pack
 
 SECONDS = st.lists(st.tuples(st.floats(0.0, 10.0), st.floats(0.01, 5.0)), min_size=1, max_size=12)
@@ -46,6 +48,69 @@ def test_a_long_upload_is_packed_behind_short_ones_and_computing_hides_behind_up
     order, done_s = pack(compute_s, up_s, 3)
     assert order.tolist() == [0, 2, 1]
     assert done_s == 6.0  # 1 + 1, then 3, and node 1 computed meanwhile
+
+
+def three_uploads(up_bits: float = 4e6) -> Candidates:
+    """Nodes at 1, 8 and 4 Mbit/s with 4 Mbit to send each, after computing for 1, 1 and 3 s."""
+    return Candidates(
+        np.arange(3),
+        {
+            "compute_s": np.array([1.0, 1.0, 3.0]),
+            "up_s": np.array([4.0, 0.5, 1.0]),
+            "up_bits": np.full(3, up_bits),
+        },
+    )
+
+
+def packed(score: FedCS, table: Candidates) -> list[int]:
+    return score.rank(table, 3, None, 1, np.random.default_rng(0))[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("uplink_bps", "deadline_s", "expected"),
+    [
+        # At their own rates: node 1 is in at 1.5 s, node 2 at 4 s, node 0 at 8 s.
+        (None, 8.0, [1, 2, 0]),
+        (1e9, 8.0, [1, 2, 0]),
+        (None, 7.9, [1, 2]),
+        # At 2 Mbit/s at most: 4, 2 and 2 s. Node 1 is in at 3 s, node 2 at 5 s, node 0 at 9 s.
+        (2e6, 9.0, [1, 2, 0]),
+        (2e6, 8.0, [1, 2]),
+        (2e6, 4.9, [1]),
+    ],
+)
+def test_an_upload_goes_at_the_lower_of_the_edges_rate_and_the_nodes_own(
+    uplink_bps: float | None, deadline_s: float, expected: list[int]
+) -> None:
+    assert packed(FedCS(deadline_s, uplink_bps=uplink_bps), three_uploads()) == expected
+
+
+@pytest.mark.parametrize(("deadline_s", "fit"), [(8.9, 1), (9.0, 2), (12.9, 2), (13.0, 3)])
+def test_on_an_uplink_slower_than_all_nodes_their_rates_do_not_matter(deadline_s: float, fit: int) -> None:
+    # 4 s each at 1 Mbit/s, one after the other, the first after 1 s of computing.
+    assert len(packed(FedCS(deadline_s, uplink_bps=1e6), three_uploads())) == fit
+
+
+def test_the_uplinks_rate_says_nothing_while_it_is_unknown_how_much_is_sent() -> None:
+    assert packed(FedCS(8.0, uplink_bps=1.0), three_uploads(math.nan)) == [1, 2, 0]
+
+
+def test_of_whom_nothing_is_known_the_upload_takes_at_least_what_the_uplink_needs() -> None:
+    table = Candidates(np.arange(2), {"compute_s": np.zeros(2), "up_bits": np.full(2, 6e6)})
+    score = FedCS(5.0, uplink_bps=2e6)
+    assert len(score.rank(table, 2, None, 1, np.random.default_rng(0))[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"uplink_bps": 0.0}, "uplink_bps=0.0"),
+        ({"uplink_bps": 1e6, "shared_uplink": False}, "leave out one of the two"),
+    ],
+)
+def test_a_rate_that_cannot_be_meant_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        FedCS(**options)
 
 
 def test_on_links_of_their_own_the_fastest_are_taken() -> None:

@@ -43,7 +43,7 @@ def table(seed: int, nodes: int, unknown: float = 0.3) -> Candidates:
 
     answered = np.where(rng.random(nodes) < unknown, np.nan, rng.integers(1, 6, nodes))
     return Candidates(
-        rng.permutation(10 * nodes)[:nodes].astype(np.int64),
+        rng.permutation(10 * nodes)[:nodes].astype(np.uint64),
         {
             "loss": np.where(np.isnan(answered), np.nan, rng.uniform(0.0, 3.0, nodes)),
             "num_examples": some(1, 100),
@@ -121,7 +121,7 @@ def test_over_selection_chooses_more_and_remembers_how_many_replies_are_wanted()
 
 
 def test_nobody_is_chosen_from_nobody() -> None:
-    assert choose(Pipeline(3), Candidates(np.empty(0, np.int64)))[:2] == ([], [])
+    assert choose(Pipeline(3), Candidates(np.empty(0, np.uint64)))[:2] == ([], [])
     candidates = Candidates(np.arange(3), {"battery": np.zeros(3)})
     chosen, _, state = choose(Pipeline(3, eligible=Rule("battery > 0.5")), candidates)
     assert chosen == []

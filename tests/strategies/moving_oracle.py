@@ -7,6 +7,7 @@ coverage, layers or tiers: who was where does not matter for what must be counte
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,16 +49,17 @@ class Log(WrappedGrid):
     def __init__(self, inner: Grid) -> None:
         super().__init__(inner)
         self.exchanges: list[Exchange] = []
-        self._round = Round(0)
+        # Edges run side by side, and while one asks its terminals another may begin a round.
+        self._round: ContextVar[Round] = ContextVar("round")
 
     def announced(self, round: Round) -> None:
-        self._round = round
+        self._round.set(round)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        sent, round = list(messages), self._round
-        if not sent or round.kind != "train":
+        sent = list(messages)
+        if not sent or sent[0].metadata.message_type != "train":
             return self.inner.send_and_receive(sent, timeout=timeout)
-        number = server_round_of(sent[0]) or 0
+        round, number = self._round.get(), server_round_of(sent[0]) or 0
         w = arrays_of(sent[0].content["arrays"])["w"]  # type: ignore[arg-type]
         replies = list(self.inner.send_and_receive(sent, timeout=timeout))
         good = tuple(_reply(reply, number) for reply in replies if not reply.has_error())
@@ -84,7 +86,8 @@ class Doubling(WrappedGrid):
         given: list[Message] = []
         for reply in self.inner.send_and_receive(list(messages), timeout=timeout):
             given.append(reply)
-            if not reply.has_error() and self._rng.random() < self._share:
+            training = reply.metadata.message_type == "train" and not reply.has_error()
+            if training and self._rng.random() < self._share:
                 given.append(clone_message(reply, copy_content(reply.content)))
                 self.doubled += 1
         return given
@@ -100,9 +103,13 @@ class Merge:
 
 
 def merges(
-    log: Log, clouds: int, max_staleness: int
+    log: Log, clouds: int, max_staleness: int, *, in_turn: bool = False
 ) -> tuple[list[Merge], dict[tuple[str, int], list[tuple[int, int]]]]:
-    """HierFAVG by hand: what each cloud round must have merged, and the (node, base) of each edge round's updates."""
+    """HierFAVG by hand: what each cloud round must have merged, and the (node, base) of each edge round's updates.
+
+    With `in_turn` edges ran one after the other, and their n-th edge rounds count as at the same time: of two updates
+    of a terminal, the one of the later edge round is the last.
+    """
     base = {(exchange.round.cell, exchange.number): exchange.w for exchange in log.exchanges}
     seen: set[tuple[str, int, int]] = set()
     merged_in: dict[tuple[str, int], list[tuple[int, int]]] = {}
@@ -110,7 +117,8 @@ def merges(
     for cloud in range(1, clouds + 1):
         models: dict[str, np.ndarray] = {}
         last: dict[int, tuple[str, float]] = {}
-        for exchange in log.exchanges:
+        # Sorting keeps the order of what is equal.
+        for exchange in sorted(log.exchanges, key=lambda one: one.round.edge if in_turn else 0):
             cell = exchange.round.cell
             if exchange.round.cloud != cloud:
                 continue

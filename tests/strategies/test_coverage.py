@@ -144,22 +144,31 @@ def test_without_a_clock_and_without_round_s_the_error_says_both() -> None:
         Coverage(located())(local, Round(1))
 
 
-def test_more_nodes_than_are_located_are_refused() -> None:
-    with LocalGrid(toy_app(), 5) as local, pytest.raises(ConfigError, match=r"node 1004 is terminal 4, .* 4 terminals"):
-        Coverage(located(), round_s=1.0)(local, Round(1))
+def test_real_time_tells_who_leaves_within_a_round_and_goes_on_after_a_checkpoint() -> None:
+    shown_s = 100.0
+    coverage = Coverage(located(), clock=lambda: shown_s)
+    with LocalGrid(toy_app(), 4) as local:
+        assert coverage(local, Round(1))["a"] == [1000, 1001]
+        shown_s += 10.0
+        assert (coverage.where(1001), coverage.time_s) == ("b", 10.0)
+        saved = tree_from_bytes(tree_to_bytes(coverage.state_dict()))
+        shown_s = 7.0  # another process, another clock
+        resumed = Coverage(located(), clock=lambda: shown_s)
+        resumed.load_state_dict(saved)
+        resumed(local, Round(2))
+        assert (resumed.where(1002), resumed.time_s) == ("b", 10.0)
+        shown_s += 10.0
+        assert (resumed.where(1002), resumed.time_s) == (None, 20.0)
+        coverage.begin()
+        coverage(local, Round(1))
+        assert coverage.time_s == 0.0
 
 
-def test_two_nodes_that_are_one_terminal_are_refused_and_a_key_function_can_tell_them_apart() -> None:
-    config = [{"partition-id": 0, "num-partitions": 4}] * 2
-    with LocalGrid(toy_app(), config) as local:
-        with pytest.raises(ConfigError, match="nodes 1000 and 1001 are both terminal 0"):
-            Coverage(located(), round_s=1.0)(local, Round(1))
-        assert Coverage(located(), round_s=1.0, key_of=lambda node: node - 1000)(local, Round(1))["a"] == [1000, 1001]
-
-
-def test_a_node_without_a_place_is_refused_with_the_fix() -> None:
-    with LocalGrid(toy_app(), [{"name": "x"}]) as local, pytest.raises(ConfigError, match="key_of"):
-        Coverage(located(), round_s=1.0)(local, Round(1))
+def test_a_virtual_clock_comes_before_real_time(grid: VirtualClock) -> None:
+    coverage = Coverage(located(), clock=time.monotonic)
+    grid.wait_until(10.0)
+    coverage(grid, Round(1))
+    assert coverage.time_s == 10.0
 
 
 @pytest.mark.parametrize(
@@ -169,6 +178,8 @@ def test_a_node_without_a_place_is_refused_with_the_fix() -> None:
         ({"round_s": 0.0}, "round_s = 0.0"),
         ({"look_every_s": -1.0}, "look_every_s = -1.0"),
         ({"ask_again_s": math.nan}, "ask_again_s = nan"),
+        ({"clock": time.monotonic, "round_s": 1.0}, "one of the two"),
+        ({"clock": 3.0}, "clock = 3.0"),
     ],
 )
 def test_what_cannot_be_used_is_refused(options: dict[str, Any], words: str) -> None:
@@ -224,6 +235,26 @@ def test_a_look_is_good_for_as_long_as_was_said_within_a_round(grid: VirtualCloc
     coverage(grid, Round(2))  # a round always begins with a look
     grid.wait_until(22.0)
     assert (coverage.time_s, coverage.where(1002)) == (20.0, None)
+
+
+def test_edges_that_begin_rounds_at_times_of_their_own_share_a_look(grid: VirtualClock) -> None:
+    """Sixty edges begin edge round 1 or 2 at a time of their own; each of the two numbers is begun once."""
+    names, looks = [f"edge-{i}" for i in range(60)], []
+
+    def where(time_s: float) -> list[str | None]:
+        looks.append(time_s)
+        return ["edge-0"] * 4
+
+    for every_s, wanted in ((30.0, 3), (0.0, 61)):
+        looks.clear()
+        coverage = Coverage(ByFunction(names, 4, where), look_every_s=every_s)
+        begun_s = grid.now_s
+        coverage(grid, Round(1))
+        for i, name in enumerate(names):
+            grid.wait_until(begun_s + 0.05 * (i + 1))
+            coverage(grid, Round(1, 1 + i % 2, name))
+        assert len(looks) <= wanted
+    assert len(looks) == 61
 
 
 def test_a_handover_tells_what_was_credited_in_this_cycle_and_the_work_it_carries(grid: VirtualClock) -> None:

@@ -201,7 +201,7 @@ def test_a_terminal_that_trains_on_out_of_coverage_is_merged_when_it_is_back_on_
     assert late.content.metric_records["metrics"]["num-examples"] == 8
     assert grid.metrics() == {"late_merged": 1, "late_dropped": 0, "duplicates_dropped": 0}
     told = {event.what: event for event in grid.events()}
-    assert {"found", "left", "detached", "entered", "late-merged"} <= set(told)
+    assert {"found", "left", "exited", "entered", "late-merged"} <= set(told)
     assert "3 rounds late" in told["late-merged"].text
     assert coverage.work.to_come("") == set()
 
@@ -215,6 +215,61 @@ def test_a_late_update_that_is_not_wanted_or_too_old_is_dropped_and_told(options
     assert [reply.metadata.src_node_id for reply in came[3]] == [1000, 1001]
     assert grid.metrics()["late_dropped"] == 1
     assert why in next(event.text for event in grid.events() if event.what == "late-dropped")
+
+
+def test_a_late_update_that_never_comes_is_given_up_and_told_once() -> None:
+    layer = Covered(Coverage(everywhere(), round_s=1.0), max_staleness=1)
+    state = layer.init()
+    with LocalGrid(toy_app(), NODES) as local:
+        told: list[str] = []
+        for number in range(1, 6):
+            _, state = layer.narrow(state, train_round(number), local, [1000, 1001])
+            if number == 2:
+                layer.coverage.detached(1001, "", 1)
+            _, state = layer.outbound(state, train_round(number), [order(1000, number)])
+            events, state = layer.events(state)
+            told += [event.text for event in events if event.what == "given-up"]
+    (text,) = told
+    assert "terminal 1 from round 1 is not waited for any more" in text
+
+
+def test_rounds_of_a_strategy_that_tells_no_server_round_are_counted() -> None:
+    """Each of its edge rounds merges; a second reply of one round is dropped, and so is one of no known round."""
+
+    def plain(node: int) -> Message:
+        return Message(RecordDict({"arrays": start_model(), "config": ConfigRecord()}), node, "train")
+
+    layer = Covered(Coverage(ByFunction(["a"], NODES, lambda time_s: ["a"] * NODES), round_s=1.0))
+    state = layer.init()
+    with LocalGrid(toy_app(), NODES) as local:
+        for cloud, edge in ((1, 1), (1, 2), (2, 1), (2, 2)):
+            _, state = layer.narrow(state, train_round(cloud, edge, "a"), local, [1000])
+            _, state = layer.outbound(state, train_round(cloud, edge, "a"), [plain(1000)])
+            _, state = layer.outbound(state, train_round(cloud, edge, "a"), [plain(1001)])  # more of the same round
+            passed, state = layer.inbound(state, train_round(cloud, edge, "a"), [reply_to(plain(1000))] * 2)
+            assert len(passed) == 1
+            state = layer.load(tree_from_bytes(tree_to_bytes(layer.dump(state))))
+        assert state.number == 4
+        passed, state = layer.inbound(state, train_round(2, 2, "a"), [reply_to(plain(1001), late=0)])
+    assert passed == []
+    assert "writes no server-round" in state.events[-1].text
+
+
+@pytest.mark.parametrize("tiers", [False, True])
+def test_a_second_run_on_the_same_grid_begins_anew(tmp_path: Path, tiers: bool) -> None:
+    coverage = Coverage(world(["a"], [{0.0: "a", 3.0: None}] * 4 + [{0.0: "a"}] * 4), round_s=1.0)
+    seen = []
+    with LocalGrid(toy_app(), NODES) as local:
+        for name in ("first", "second"):
+            random.seed(1)
+            flat = Layered(FedAvg(fraction_evaluate=0.0), Covered(coverage))
+            tiered = Hierarchical(edge=lambda cell, flat=flat: flat, cells=coverage)
+            with RunFolder.create(name, config={}, seed=1, root=tmp_path) as run:
+                (tiered if tiers else flat).start(local, initial_model(), 3, run=run)
+                texts = [row.values["text"] for row in run.rows() if row.kind == "event"]
+                seen.append((coverage.time_s, len(coverage.members()), texts))
+    assert seen[0] == seen[1]
+    assert any("as the run begins" in str(text) for text in seen[1][2])
 
 
 def test_models_of_earlier_rounds_are_kept_only_while_somebody_trains_on_from_them() -> None:
@@ -273,7 +328,8 @@ def test_a_late_update_with_arrays_that_are_not_the_models_or_of_no_known_round_
         passed, state = layer.inbound(state, train_round(2), [wrong, reply_to(order(1002, 1), late=0), odd])
     assert passed == []
     assert "shape (9,)" in state.events[0].text
-    assert "not known any more" in state.events[1].text
+    assert "writes no server-round" in state.events[1].text
+    assert "not known any more" in state.events[2].text
     assert len(state.events) == 3
 
 
@@ -298,8 +354,11 @@ def test_state_survives_a_checkpoint_file_with_the_models_late_updates_need() ->
 def test_a_resumed_run_is_the_uninterrupted_one_while_terminals_move(tmp_path: Path, tiers: bool) -> None:
     def strategy() -> Layered | Hierarchical:
         coverage = Coverage(Jumping(["a", "b"], NODES, 0.5, 2.0, 3))
-        flat = Layered(FedAvg(fraction_train=0.5, **ONE), Covered(coverage))
-        return Hierarchical(edge=lambda cell: flat, cells=coverage, edge_rounds=2, seed=1) if tiers else flat
+
+        def flat(cell: str = "") -> Layered:
+            return Layered(FedAvg(fraction_train=0.5, **ONE), Covered(coverage))
+
+        return Hierarchical(edge=flat, cells=coverage, edge_rounds=2, seed=1) if tiers else flat()
 
     def go(run: RunFolder, rounds: int, seed: int, resume: bool = False) -> Result:
         random.seed(seed)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Message
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg, Result
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -21,10 +23,12 @@ from flower_edge.rounds import Round
 from flower_edge.runtime import SteppedGrid
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
+from flower_edge.selection import Oort, Pipeline
 from flower_edge.store import RunFolder
-from flower_edge.strategies import Hierarchical, Layer, Layered
+from flower_edge.strategies import Hierarchical, Layer, Layered, Selected
 from flower_edge.strategies.coverage import Coverage
 from flower_edge.strategies.covered import Covered
+from flower_edge.strategies.joining import Join
 from flower_edge.strategies.mid_round import MidRound, OnExit
 
 CELLS = ("north", "south", "west")
@@ -34,7 +38,13 @@ MAX_STALENESS = 3
 
 @dataclass(frozen=True)
 class Case:
-    """A world, and how the federation deals with it; everything else follows from the seed."""
+    """A world, and how the federation deals with it; everything else follows from the seed.
+
+    Attributes (those that do not speak for themselves):
+        fraction: of the terminals there, how many are sampled, by FedAvg where nothing is selected.
+        over_select: `Selected` chooses; 0 where it does not.
+        real: without a virtual clock: the edge rounds are the time, and who is slow is a matter of chance.
+    """
 
     seed: int
     terminals: int
@@ -47,6 +57,9 @@ class Case:
     failing: float
     doubled: float
     fraction: float
+    over_select: float = 0.0
+    join: Join = "automatic"
+    real: bool = False
 
     def rng(self, what: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, what])
@@ -65,7 +78,9 @@ class Case:
     def faults(self) -> list[Fault]:
         rng = self.rng(1)
         chosen = [(node, at) for node in range(self.terminals) for at in range(1, 30) if rng.random() < self.failing]
-        return [Fault(node, "drop-out" if rng.random() < 0.1 else "raise", at) for node, at in chosen]
+        # Without a virtual clock whoever drops out is waited for, in real time.
+        dropping = 0.0 if self.real else 0.1
+        return [Fault(node, "drop-out" if rng.random() < dropping else "raise", at) for node, at in chosen]
 
     def step_s(self) -> list[float]:
         return [float(s) for s in self.rng(2).choice([0.25, 0.5, 1.0, 2.0], self.terminals)]
@@ -84,6 +99,13 @@ CASES = st.builds(
     failing=st.sampled_from([0.0, 0.05]),
     doubled=st.sampled_from([0.0, 0.3]),
     fraction=st.sampled_from([0.5, 1.0]),
+)
+MORE = st.builds(
+    replace,
+    CASES,
+    over_select=st.sampled_from([0.0, 1.0, 1.5]),
+    join=st.sampled_from(["automatic", "ask"]),
+    real=st.booleans(),
 )
 
 
@@ -113,29 +135,52 @@ class Run:
 
 
 def run(case: Case, clouds: int, run_folder: RunFolder | None = None) -> Run:
-    coverage = Coverage(world(CELLS, case.paths()), handover=case.handover)
+    round_s = 10.0 if case.real else None
+    coverage = Coverage(
+        world(CELLS, case.paths()), handover=case.handover, join=case.join, ask_again_s=30.0, round_s=round_s
+    )
     merged = Merged()
     random.seed(case.seed)
 
     def edge(cell: str) -> Layered:
-        strategy = FedAvg(fraction_train=case.fraction, fraction_evaluate=0.0, **ONE)
-        return Layered(strategy, merged, Covered(coverage, max_staleness=MAX_STALENESS))
+        covered = Covered(coverage, max_staleness=MAX_STALENESS)
+        if not case.over_select:
+            strategy = FedAvg(fraction_train=case.fraction, fraction_evaluate=0.0, **ONE)
+            return Layered(strategy, merged, covered)
+        pipeline = Pipeline(2, score=Oort(), over_select=case.over_select)
+        selected = Selected(pipeline, seed=case.seed)
+        return Layered(FedAvg(fraction_evaluate=0.0, **ONE), merged, covered, selected)
 
-    with LocalGrid(app(), case.terminals, script=case.faults()) as local:
+    with LocalGrid(asked_app(case), case.terminals, script=case.faults()) as local:
         decide = MidRound(coverage, on_exit=case.on_exit, enlist=case.enlist, replace_slower_than=1.5)
-        stepped = SteppedGrid(clock(local, case.step_s()), 2, decide, reachable=coverage.reachable)
+        below = local if case.real else clock(local, case.step_s())
+        stepped = SteppedGrid(below, 2, decide, reachable=coverage.reachable, poll_s=0.001)
         doubling = Doubling(stepped, case.doubled, case.seed)
         log = Log(doubling)
-        hierarchical = Hierarchical(edge=edge, cells=coverage, edge_rounds=case.edge_rounds, seed=7, idle_s=5.0)
+        idle_s = 0.001 if case.real else 5.0
+        hierarchical = Hierarchical(edge=edge, cells=coverage, edge_rounds=case.edge_rounds, seed=7, idle_s=idle_s)
         result = hierarchical.start(log, start_model(), clouds, 60.0, ConfigRecord(dict(CONFIG)), run=run_folder)
     rows = [] if run_folder is None else list(run_folder.rows())
     return Run(result, log, merged, coverage, rows, doubling.doubled)
 
 
+def asked_app(case: Case) -> ClientApp:
+    """Terminals that say no now and then, and tell their battery."""
+    made = app()
+
+    @made.query("available")
+    def available(message: Message, context: Context) -> Message:
+        now_s, node = message.content.config_records["request"]["now-s"], context.node_config["partition-id"]
+        yes = np.random.default_rng([case.seed, 3, int(node), int(float(now_s) * 1000)]).random() < 0.8  # type: ignore[arg-type]
+        return Message(RecordDict({"available": ConfigRecord({"available": bool(yes)})}), reply_to=message)
+
+    return made
+
+
 def checked(case: Case, clouds: int) -> tuple[Run, list[Merge]]:
     with tempfile.TemporaryDirectory() as folder, RunFolder.create("law", config={}, seed=0, root=Path(folder)) as kept:
         done = run(case, clouds, kept)
-    expected, merged_in = merges(done.log, clouds, MAX_STALENESS)
+    expected, merged_in = merges(done.log, clouds, MAX_STALENESS, in_turn=case.real)
 
     # One reply per terminal, edge round and base version is merged, and it is one that should be.
     by_round = {(e.round.cell, e.round.cloud, e.round.edge): e for e in done.log.exchanges}
@@ -167,7 +212,7 @@ def checked(case: Case, clouds: int) -> tuple[Run, list[Merge]]:
 
 
 @given(CASES)
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_every_terminal_is_counted_once_and_every_update_merged_once_whatever_moves_and_fails(case: Case) -> None:
     done, expected = checked(case, clouds=3)
     cells = {(reply.node, e.round.cell) for e in done.log.exchanges for reply in e.replies}
@@ -180,6 +225,20 @@ def test_every_terminal_is_counted_once_and_every_update_merged_once_whatever_mo
 BUSY = Case(3, 7, "keep", True, True, 3, 5.0, 0.3, 0.05, 0.3, 1.0)
 
 
+@given(MORE)
+@settings(max_examples=15)
+def test_so_it_is_with_selection_and_cut_off_with_terminals_that_are_asked_and_without_a_clock(case: Case) -> None:
+    done, _ = checked(case, clouds=3)
+    event(f"over_select={case.over_select}, join={case.join}, real={case.real}: {bool(done.merged.ids)}")
+
+
+@pytest.mark.full
+@given(MORE)
+@settings(max_examples=250)
+def test_so_it_is_in_many_more_worlds(case: Case) -> None:
+    checked(case, clouds=4)
+
+
 def test_the_law_above_is_not_empty() -> None:
     """In this world terminals train for several edges in one cloud round, come late, fail, and reply twice."""
     done, _ = checked(BUSY, clouds=3)
@@ -189,8 +248,7 @@ def test_the_law_above_is_not_empty() -> None:
         "entered",
         "left",
         "exited",
-        "detached",
-        "enlisted",
+        "came",
         "late-merged",
         "dropped-duplicate",
     } <= told

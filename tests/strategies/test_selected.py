@@ -283,7 +283,7 @@ def test_only_training_that_is_over_selected_is_cut_off() -> None:
         assert selected.cut_off(state, Round(1, kind=kind)) == expected  # type: ignore[arg-type]
 
 
-# -- moving, telling, keeping
+# -- moving, keeping
 
 
 def test_handed_over_and_back_nothing_is_lost_or_gained() -> None:
@@ -315,24 +315,6 @@ def test_of_a_stranger_nothing_is_handed_over() -> None:
     selected = Selected(Pipeline(4), seed=1)
     parcel, _ = selected.hand_over(selected.init(), 1005)
     assert parcel is None
-
-
-def test_a_choice_that_left_some_out_is_told_once_with_its_counts(tmp_path: Path) -> None:
-    pipeline = Pipeline(9, eligible="battery >= 0.3")
-    with RunFolder.create("run", config={}, seed=5, root=tmp_path) as folder:
-        run(Selected(pipeline, seed=1), rounds=2, run=folder)
-        told = [row for row in folder.rows("event") if row.values["what"] == "selected"]
-        chosen = [row.values["chosen"] for row in folder.rows("traffic")]
-    assert [row.round for row in told] == [1, 2]
-    assert told[0].values["text"] == "7 of 10 terminals chosen, 9 wanted; 3 do not satisfy battery >= 0.3"
-    assert (told[0].values["unfit"], told[0].values["eligible"]) == (3, 7)
-    assert chosen == [7, 7]
-
-
-def test_a_choice_without_losses_is_not_told(tmp_path: Path) -> None:
-    with RunFolder.create("run", config={}, seed=5, root=tmp_path) as folder:
-        run(Selected(Pipeline(4), seed=1), rounds=2, run=folder)
-        assert not [row for row in folder.rows("event") if row.values["what"] == "selected"]
 
 
 class Killed(BaseException):

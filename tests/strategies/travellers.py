@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flower_edge.clients.steps import step_mod, steps_of
+from flower_edge.clients import step_mod, steps_of, wants_new_data
 from flower_edge.coverage import ByFunction
 from flower_edge.rounds import Round
 from flower_edge.runtime import Device, Link, VirtualClock
@@ -26,7 +26,7 @@ def start_model() -> ArrayRecord:
 
 
 def app(told: list[tuple[int, int, str]] | None = None) -> ClientApp:
-    """Each step goes towards the node's own goal; one example a step; `told` notes (node, step, training-data)."""
+    """Each step goes towards the node's own goal; one example a step; `told` notes (node, step, "new" or "")."""
     made = ClientApp(mods=[step_mod])
 
     @made.train()
@@ -39,7 +39,7 @@ def app(told: list[tuple[int, int, str]] | None = None) -> ClientApp:
             model["w"] = model["w"] + 0.1 * (goal - model["w"])
             model["count"] = model["count"] + 1
             if told is not None:
-                told.append((node, step, str(config.get("training-data", ""))))
+                told.append((node, step, "new" if wants_new_data(message) else ""))
         metrics = MetricRecord({"num-examples": len(steps), "steps": len(steps)})
         return Message(RecordDict({"arrays": record_of(model), "metrics": metrics}), reply_to=message)
 
@@ -63,8 +63,8 @@ def world(cells: Sequence[str], paths: Sequence[Mapping[float, str | None]]) -> 
     return ByFunction(cells, len(paths), where)
 
 
-def order(node: int, number: int, arrays: ArrayRecord | None = None) -> Message:
-    config = ConfigRecord({**CONFIG, "server-round": number})
+def order(node: int, number: int, arrays: ArrayRecord | None = None, steps: int = STEPS) -> Message:
+    config = ConfigRecord({**CONFIG, "local-steps": steps, "server-round": number})
     content = RecordDict({"arrays": start_model() if arrays is None else arrays, "config": config})
     return Message(content, node, "train")
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from logging import getLogger
 from typing import Any, Literal, get_args
 
-from flower_edge.errors import ConfigError
+from flower_edge.errors import ConfigError, NestingError
 from flower_edge.events import Event
 from flower_edge.rules import Rule
 from flower_edge.runtime.new_data import NEW_DATA
@@ -31,6 +31,7 @@ from flower_edge.runtime.stepped_decisions import (
     Stop,
     honour_requests,
 )
+from flower_edge.runtime.stepped_period import UntilPeriodEnds
 from flower_edge.selection import Known
 
 from .coverage import Coverage
@@ -97,6 +98,11 @@ class MidRound:
         prefer: Callable[[list[int]], Sequence[int]] | None = None,
         then: Decide = honour_requests,
     ) -> None:
+        if isinstance(then, UntilPeriodEnds):
+            raise NestingError(
+                "MidRound(coverage, then=UntilPeriodEnds(...)): a substitute would begin when it is over; write "
+                "UntilPeriodEnds(period_s, then=MidRound(coverage, ...))"
+            )
         if on_exit not in get_args(OnExit):
             raise ConfigError(f"on_exit = {on_exit!r}: expected one of {', '.join(map(repr, get_args(OnExit)))}")
         if replace_slower_than is not None and not replace_slower_than > 1:
@@ -234,7 +240,9 @@ class MidRound:
         joined = set(self.coverage.joined(progress.cell))
         candidates = self._candidates(progress, self.coverage.members(progress.cell))
         if self._prefer is None:
-            candidates.sort(key=lambda node: (node not in joined, node <= progress.node_id, node))
+            # By the terminal and not by the node's id, which Flower draws anew for every run.
+            place, own = self.coverage.index_of, self.coverage.index_of(progress.node_id)
+            candidates.sort(key=lambda node: (node not in joined, place(node) <= own, place(node)))
         if not candidates:
             return None
         self._substitutes.add((progress.cell, progress.round, candidates[0]))

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import FedAvg
 from travellers import CONFIG, ONE, alone, app, clock, order, start_model, train_round, world
 
 from flower_edge.coverage import ByFunction
-from flower_edge.errors import ConfigError
+from flower_edge.errors import ConfigError, NestingError
 from flower_edge.events import Event
 from flower_edge.rules import Rule
 from flower_edge.runtime import Change, Continue, Replace, SteppedGrid, Stop, UntilPeriodEnds, VirtualClock
@@ -377,3 +377,9 @@ def test_a_task_of_a_cell_that_is_not_one_of_the_coverage_is_refused() -> None:
 def test_what_cannot_be_used_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         MidRound(Coverage(ByFunction(["a"], 1, lambda time_s: ["a"])), **options)
+
+
+def test_a_period_goes_around_the_policy_and_not_inside_it() -> None:
+    coverage = Coverage(ByFunction(["a"], 2, lambda time_s: ["a", "a"]))
+    with pytest.raises(NestingError, match=r"write UntilPeriodEnds\(period_s, then=MidRound"):
+        MidRound(coverage, then=UntilPeriodEnds(5.0))

@@ -219,7 +219,7 @@ def test_a_run_that_cuts_off_slow_terminals_goes_on_from_its_checkpoint_as_if_it
             grid = SteppedGrid(time, 3, MidRound(coverage) if moves else None, reachable=coverage.reachable)
             selected = Selected(Pipeline(2, score=Oort(), over_select=1.5), seed=1, conditions="none")
             result = Layered(FedAvg(fraction_evaluate=0.0, **ONE), *layers, selected).start(
-                grid, start_model(), rounds, 20.0, ConfigRecord(CONFIG), run=folder, resume=resume
+                grid, start_model(), rounds, 20.0, ConfigRecord({**CONFIG}), run=folder, resume=resume
             )
             assert result.arrays is not None
             texts = [(row.round, row.values["text"]) for row in folder.rows("event")]

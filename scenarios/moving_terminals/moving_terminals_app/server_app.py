@@ -108,7 +108,7 @@ def _mid_round(config: MovingTerminals, coverage: Coverage, clock: VirtualClock,
         eligible=Rule(config.select.eligible) if config.select.eligible else None,
         # A policy must not send messages; here the model knows what the terminal would tell if it were asked.
         known=lambda node: load.at(coverage.index_of(node), clock.now_s).to_mapping(),
-        # Flower's node ids are drawn anew for every run, and this one is to repeat.
+        # Any order that repeats will do; by default those that have just come are asked first.
         prefer=lambda nodes: sorted(nodes, key=coverage.index_of),
     )
 

@@ -34,12 +34,12 @@ from flower_edge.data import dirichlet
 from flower_edge.models.numpy_mlp import NumpyMLP, evaluate, train
 from flower_edge.rounds import Round
 from flower_edge.runtime import LocalGrid, SteppedGrid, VirtualClock
-from flower_edge.runtime.devices import draw_devices, draw_links
+from flower_edge.runtime.clock.devices import draw_devices, draw_links
 from flower_edge.runtime.generators import derive_seed
 from flower_edge.strategies import Hierarchical, Layer, Layered
-from flower_edge.strategies.coverage import Coverage
-from flower_edge.strategies.covered import Covered
-from flower_edge.strategies.mid_round import MidRound
+from flower_edge.strategies.coverage.coverage import Coverage
+from flower_edge.strategies.coverage.covered import Covered
+from flower_edge.strategies.coverage.mid_round import MidRound
 from flower_edge.wire import arrays_of, record_of
 
 from .harness.figures import mean_and_error

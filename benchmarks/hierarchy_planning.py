@@ -43,9 +43,9 @@ from flower_edge.runtime.edge_messages import EDGE_RECORD, edge_order
 from flower_edge.runtime.flower_private import drop_identity, ensure_identity
 from flower_edge.runtime.wrapped_grid import announce
 from flower_edge.selection import Experience, Oort, Pipeline
-from flower_edge.strategies.cell_tier import CellTier
-from flower_edge.strategies.coverage import Coverage
-from flower_edge.strategies.covered import Covered
+from flower_edge.strategies.coverage.coverage import Coverage
+from flower_edge.strategies.coverage.covered import Covered
+from flower_edge.strategies.hierarchy.cell_tier import CellTier
 from flower_edge.strategies.layered import Layered, LayeredGrid
 from flower_edge.strategies.selected import Selected
 from flower_edge.wire import record_of

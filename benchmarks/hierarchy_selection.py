@@ -36,7 +36,7 @@ from flower_edge.data import dirichlet
 from flower_edge.models.numpy_mlp import NumpyMLP, evaluate, train
 from flower_edge.rounds import Round
 from flower_edge.runtime import LocalGrid, VirtualClock
-from flower_edge.runtime.devices import Device, Link, draw_devices, draw_links
+from flower_edge.runtime.clock.devices import Device, Link, draw_devices, draw_links
 from flower_edge.runtime.generators import derive_seed
 from flower_edge.selection import FedCS, Job, Oort, Pipeline, PowerOfChoice, RandomScore, RoundRobin
 from flower_edge.strategies import Layer, Layered

@@ -152,7 +152,7 @@ def _local(order: dict[str, Any]) -> int:
 
 
 def _ray(order: dict[str, Any]) -> int:
-    from flower_edge.runtime.launcher import launch
+    from flower_edge.runtime.launching.launcher import launch
 
     logging.basicConfig()
     result = launch(

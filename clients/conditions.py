@@ -18,7 +18,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from flower_edge.conditions import Conditions, Plain
 from flower_edge.runtime.node_state import NodeState
 from flower_edge.runtime.queries import CONDITIONS, CONDITIONS_RECORD, time_asked_s
-from flower_edge.runtime.stepped_messages import order_of, total_steps
+from flower_edge.runtime.steps.messages import order_of, total_steps
 
 from .measure import measure_conditions
 

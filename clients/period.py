@@ -20,7 +20,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
 from flower_edge.errors import ConfigError, ProtocolError
-from flower_edge.runtime.stepped_messages import (
+from flower_edge.runtime.steps.messages import (
     REQUEST_RECORD,
     STEP_RECORD,
     STEPS_KEY,
@@ -30,7 +30,7 @@ from flower_edge.runtime.stepped_messages import (
     request_of,
     with_order,
 )
-from flower_edge.runtime.stepped_task import RULES, Part, Rule, merge_metrics
+from flower_edge.runtime.steps.task import RULES, Part, Rule, merge_metrics
 from flower_edge.wire import copy_content
 
 from .conditions import steps_made

@@ -13,9 +13,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp.typing import ClientAppCallable
 
 from flower_edge.errors import ProtocolError, StateError
-from flower_edge.runtime.new_data import wants_new_data
 from flower_edge.runtime.node_state import NodeState
-from flower_edge.runtime.stepped_messages import (
+from flower_edge.runtime.steps.messages import (
     REQUEST_RECORD,
     STEP_RECORD,
     Request,
@@ -27,6 +26,7 @@ from flower_edge.runtime.stepped_messages import (
     steps_of,
     total_steps,
 )
+from flower_edge.runtime.steps.new_data import wants_new_data
 from flower_edge.store.tree import Tree
 from flower_edge.wire import copy_content, records_from_tree, records_to_tree
 

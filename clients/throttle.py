@@ -18,7 +18,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from flower_edge.errors import ConfigError
 from flower_edge.rules import Rule
 from flower_edge.runtime.queries import time_asked_s
-from flower_edge.runtime.stepped_messages import (
+from flower_edge.runtime.steps.messages import (
     REQUEST_RECORD,
     STEPS_KEY,
     SliceOrder,

@@ -1,25 +1,25 @@
 """The ServerApp side: strategies and the layers around them. Nothing here runs on a client."""
 
-from .asynchronous import FedAsync, FedBuff, constant, hinge, polynomial
-from .cell_tier import CellTier
-from .cells import Cells, blocks, by_property
-from .coverage import Coverage
-from .covered import Covered
-from .drift import LowerEdgeRounds
-from .group_limits import AtMost, GroupLimits, WithConfig
-from .grouped import Grouped, GroupedResult
-from .grouped_by import GroupedByModels, grouped_by
-from .handover import Handover
-from .hierarchical import Hierarchical
+from .coverage.coverage import Coverage
+from .coverage.covered import Covered
+from .coverage.handover import Handover
+from .coverage.mid_round import MidRound
+from .groups.grouped import Grouped, GroupedResult
+from .groups.grouped_by import GroupedByModels, grouped_by
+from .groups.limits import AtMost, GroupLimits, WithConfig
+from .hierarchy.asynchronous import FedAsync, FedBuff, constant, hinge, polynomial
+from .hierarchy.cell_tier import CellTier
+from .hierarchy.cells import Cells, blocks, by_property
+from .hierarchy.drift import LowerEdgeRounds
+from .hierarchy.hierarchical import Hierarchical
+from .hierarchy.tiers import LocalTier, Tier
 from .layered import Layered, LayeredGrid
 from .layers import Identity, Layer, Stage
 from .metered import Metered
-from .mid_round import MidRound
 from .ready_made import CoverageFedAvg, HierarchicalFedAvg
 from .retire import Retire
 from .selected import Selected
 from .stop_when import StopWhen
-from .tiers import LocalTier, Tier
 from .version_gate import VersionGate
 
 __all__ = [

@@ -16,9 +16,9 @@ from flwr.serverapp.strategy import Strategy
 from flower_edge.errors import ConfigError
 from flower_edge.events import Event
 from flower_edge.rounds import Round
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.narrowed_grid import minimum_nodes
-from flower_edge.runtime.stepped_grid import SteppedGrid
-from flower_edge.runtime.virtual_clock import VirtualClock
+from flower_edge.runtime.steps.grid import SteppedGrid
 from flower_edge.runtime.wrapped_grid import announce, find
 
 __all__ = ["LetGo", "check_idle_s", "let_pass", "too_few"]

@@ -16,7 +16,7 @@ from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.queries import CONDITIONS, ask_nodes
 from flower_edge.runtime.wrapped_grid import find
 
-from .cells import place_of
+from .hierarchy.cells import place_of
 
 __all__ = ["key_of", "rows_of"]
 

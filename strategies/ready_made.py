@@ -9,10 +9,10 @@ from typing import Any
 
 from flwr.serverapp.strategy import FedAvg
 
-from .cells import Cells
-from .coverage import Coverage
-from .covered import Covered
-from .hierarchical import Hierarchical
+from .coverage.coverage import Coverage
+from .coverage.covered import Covered
+from .hierarchy.cells import Cells
+from .hierarchy.hierarchical import Hierarchical
 from .layered import Layered
 
 __all__ = ["CoverageFedAvg", "HierarchicalFedAvg"]
@@ -27,7 +27,7 @@ class HierarchicalFedAvg(Hierarchical):
         seed: see `Hierarchical`.
         fedavg_options: of Flower's `FedAvg`, the same at every edge.
 
-    >>> from .cells import blocks
+    >>> from .hierarchy.cells import blocks
     >>> HierarchicalFedAvg(blocks(2), edge_rounds=3, fraction_train=0.5).edge_rounds
     3
     """

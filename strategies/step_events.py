@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from flower_edge.events import Event
 from flower_edge.runtime.abilities import now_s
-from flower_edge.runtime.stepped_decisions import StepEvent
+from flower_edge.runtime.steps.decisions import StepEvent
 from flower_edge.runtime.wrapped_grid import chain
 
 from .node_rows import key_of

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from flower_edge.errors import LaunchError
-from flower_edge.runtime.launcher_processes import Interrupts
+from flower_edge.runtime.launching.processes import Interrupts
 
 from .memory import MARKER, ProcessFamily
 

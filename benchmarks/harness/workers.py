@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import TypeVar
 
-from flower_edge.runtime.launcher_processes import Interrupts
+from flower_edge.runtime.launching.processes import Interrupts
 
 from .printing import progress
 

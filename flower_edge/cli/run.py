@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import EdgeError
-from ..runtime.launcher import LaunchInterrupted, LaunchResult, launch
-from ..runtime.launcher_app import parse_run_config
+from ..runtime.launching.app import parse_run_config
+from ..runtime.launching.launcher import LaunchInterrupted, LaunchResult, launch
 from ..store.places import runs_root
 from ..store.run_folder import RunFolder
 from .runs import RootOption

@@ -10,20 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .devices import Device, Link, Work, draw_devices, draw_links
+    from .clock.devices import Device, Link, Work, draw_devices, draw_links
+    from .clock.load_model import LoadModel
+    from .clock.trips import Trip
+    from .clock.virtual_clock import VirtualClock
     from .faults import Fault
     from .grid_proxy import GridProxy
-    from .launcher import LaunchResult, launch
-    from .load_model import LoadModel
+    from .launching.launcher import LaunchResult, launch
     from .local_grid import LocalGrid
     from .narrowed_grid import NarrowedGrid
     from .node_state import ImportedFrom, NodeState
     from .queries import ask_nodes, conditions_of, without_conditions
-    from .stepped_decisions import Change, Continue, Detach, Drop, Progress, Replace, StepEvent, Stop
-    from .stepped_grid import SteppedGrid
-    from .stepped_period import UntilPeriodEnds
-    from .trips import Trip
-    from .virtual_clock import VirtualClock
+    from .steps.decisions import Change, Continue, Detach, Drop, Progress, Replace, StepEvent, Stop
+    from .steps.grid import SteppedGrid
+    from .steps.period import UntilPeriodEnds
     from .wrapped_grid import WrappedGrid
 
 __all__ = [
@@ -60,20 +60,20 @@ __all__ = [
 ]
 
 _MODULES = {
-    "devices": ("Device", "Link", "Work", "draw_devices", "draw_links"),
+    "clock.devices": ("Device", "Link", "Work", "draw_devices", "draw_links"),
     "faults": ("Fault",),
     "grid_proxy": ("GridProxy",),
-    "launcher": ("LaunchResult", "launch"),
-    "load_model": ("LoadModel",),
+    "launching.launcher": ("LaunchResult", "launch"),
+    "clock.load_model": ("LoadModel",),
     "local_grid": ("LocalGrid",),
     "narrowed_grid": ("NarrowedGrid",),
     "node_state": ("ImportedFrom", "NodeState"),
     "queries": ("ask_nodes", "conditions_of", "without_conditions"),
-    "stepped_decisions": ("Change", "Continue", "Detach", "Drop", "Progress", "Replace", "StepEvent", "Stop"),
-    "stepped_grid": ("SteppedGrid",),
-    "stepped_period": ("UntilPeriodEnds",),
-    "trips": ("Trip",),
-    "virtual_clock": ("VirtualClock",),
+    "steps.decisions": ("Change", "Continue", "Detach", "Drop", "Progress", "Replace", "StepEvent", "Stop"),
+    "steps.grid": ("SteppedGrid",),
+    "steps.period": ("UntilPeriodEnds",),
+    "clock.trips": ("Trip",),
+    "clock.virtual_clock": ("VirtualClock",),
     "wrapped_grid": ("WrappedGrid",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -12,7 +12,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from .trips import Trip
+from .clock.trips import Trip
 from .wrapped_grid import chain
 
 __all__ = ["cutting_off", "last_duration_s", "last_trip", "now_s"]

@@ -15,7 +15,7 @@ from flower_edge.errors import ConfigError, ProtocolError, StateError
 from flower_edge.runtime import local_grid
 from flower_edge.runtime.flower_private import drop_identity, ensure_identity
 from flower_edge.runtime.node_state import NodeState
-from flower_edge.runtime.stepped_messages import SliceOrder, order_of, with_order
+from flower_edge.runtime.steps.messages import SliceOrder, order_of, with_order
 from flower_edge.wire import arrays_of, record_of
 
 START = {"w": np.array([1.0, 2.0]), "count": np.array(5)}

@@ -14,8 +14,8 @@ from flower_edge.clients.steps import request, step_mod, steps_of
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.node_state import NodeState
-from flower_edge.runtime.stepped_decisions import Decide
-from flower_edge.runtime.stepped_grid import SteppedGrid
+from flower_edge.runtime.steps.decisions import Decide
+from flower_edge.runtime.steps.grid import SteppedGrid
 from flower_edge.runtime.wrapped_grid import WrappedGrid
 from flower_edge.wire import arrays_of, record_of
 

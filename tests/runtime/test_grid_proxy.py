@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from flower_edge.clients.properties import answer_properties
 from flower_edge.errors import ConfigError, NestingError, NotEnoughNodes, WireError
-from flower_edge.runtime.devices import Device, Link
+from flower_edge.runtime.clock.devices import Device, Link
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.flower_private import set_metadata
 from flower_edge.runtime.grid_proxy import Counts, GridProxy, properties_of, quorum_count
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.virtual_clock import VirtualClock
 from flower_edge.runtime.wrapped_grid import WrappedGrid, grid_state, load_grid_state
 
 FIRST = LocalGrid.FIRST_NODE_ID

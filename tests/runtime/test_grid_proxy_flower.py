@@ -22,11 +22,11 @@ from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
 from flower_edge.clients.properties import answer_properties
-from flower_edge.runtime.devices import draw_devices, draw_links
+from flower_edge.runtime.clock.devices import draw_devices, draw_links
+from flower_edge.runtime.clock.virtual_clock import Trip, VirtualClock
 from flower_edge.runtime.flower_private import borrowed_identity, set_metadata
 from flower_edge.runtime.grid_proxy import Counts, GridProxy
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.virtual_clock import Trip, VirtualClock
 
 NODES = 4
 

@@ -23,12 +23,12 @@ from local_grid_apps import ask, counting_app, numbers, reply_with
 from flower_edge.clients import answer_properties
 from flower_edge.errors import ConfigError, ResumeError
 from flower_edge.runtime import error_codes
-from flower_edge.runtime.devices import Device, Link
+from flower_edge.runtime.clock.devices import Device, Link
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.grid_proxy import REMEMBERED, GridProxy
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.node_state import NodeState
-from flower_edge.runtime.virtual_clock import VirtualClock
 from flower_edge.runtime.wrapped_grid import WrappedGrid, grid_state, load_grid_state
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.strategies import Layered

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flower_edge.errors import ConfigError, ProtocolError
+from flower_edge.runtime.clock.lanes import Lane, LaneCancelled, Lanes
 from flower_edge.runtime.generators import seeded_call
-from flower_edge.runtime.lanes import Lane, LaneCancelled, Lanes
 
 Told = list[tuple[str, float]]
 

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from flower_edge.errors import ConfigError, EdgeError, LaunchError
-from flower_edge.runtime.launcher import LaunchResult, launch
+from flower_edge.runtime.launching.launcher import LaunchResult, launch
 
 APPS = Path(__file__).parents[1] / "apps"
 COMMAND = [sys.executable, "-m", "flower_edge.cli.main", "run"]
@@ -264,7 +264,7 @@ def test_what_flower_says_of_an_app_it_refuses_is_passed_on(tag: str, tmp_path: 
 def test_a_port_that_is_taken_after_all_is_told_with_the_superlinks_own_words(
     tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flower_edge.runtime.launcher.hold_port", own_port)
+    monkeypatch.setattr("flower_edge.runtime.launching.launcher.hold_port", own_port)
     with pytest.raises(LaunchError, match=r"(?s)on port \d+ exited with .*address already in use"):
         launch(APPS / "moody", runs=tmp_path)
     assert tagged(tag) == []

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flower_edge.errors import ConfigError
-from flower_edge.runtime.launcher_app import (
+from flower_edge.runtime.launching.app import (
     Federation,
     FlowerApp,
     check_run_config,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flower_edge.errors import LaunchError
-from flower_edge.runtime.launcher_environment import (
+from flower_edge.runtime.launching.environment import (
     RESUME_VARIABLE,
     WorkFolder,
     answers,

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flower_edge.runtime.launcher_processes import MARKER, Family, Interrupts
+from flower_edge.runtime.launching.processes import MARKER, Family, Interrupts
 
 #: A parent with a child in its own session and a child in another one, as the SuperLink and its executor are.
 TREE = """

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flower_edge.clients.conditions import answer_conditions
 from flower_edge.errors import ConfigError
 from flower_edge.runtime import Device, Link, LocalGrid, VirtualClock
-from flower_edge.runtime.load_model import LoadModel
+from flower_edge.runtime.clock.load_model import LoadModel
 from flower_edge.runtime.queries import ask_nodes
 
 

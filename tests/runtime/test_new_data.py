@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.new_data import NEW_DATA, wants_new_data
+from flower_edge.runtime.steps.new_data import NEW_DATA, wants_new_data
 
 
 def message(config: dict[str, str | int]) -> Message:

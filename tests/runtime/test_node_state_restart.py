@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from flower_edge.runtime.launcher_environment import CONNECTION, HOST, WorkFolder, answers, hold_port, scripts_folder
-from flower_edge.runtime.launcher_processes import Family
+from flower_edge.runtime.launching.environment import CONNECTION, HOST, WorkFolder, answers, hold_port, scripts_folder
+from flower_edge.runtime.launching.processes import Family
 
 APP = Path(__file__).parents[1] / "apps" / "node_state_app"
 

@@ -13,12 +13,12 @@ from stepped_learner import START, alone, asked, learner, model_of, order_to
 
 from flower_edge.errors import ConfigError
 from flower_edge.rounds import Round
-from flower_edge.runtime.devices import Device, Link
+from flower_edge.runtime.clock.devices import Device, Link
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.stepped_crew import Crew
-from flower_edge.runtime.stepped_decisions import Continue, Decision, Progress, Replace, StepEvent, honour_requests
-from flower_edge.runtime.stepped_grid import SteppedGrid
-from flower_edge.runtime.virtual_clock import VirtualClock
+from flower_edge.runtime.steps.crew import Crew
+from flower_edge.runtime.steps.decisions import Continue, Decision, Progress, Replace, StepEvent, honour_requests
+from flower_edge.runtime.steps.grid import SteppedGrid
 from flower_edge.runtime.wrapped_grid import announce
 from flower_edge.wire import record_of
 

@@ -11,12 +11,12 @@ from stepped_learner import Counting, alone, learner, model_of, order_to
 from flower_edge.errors import ConfigError, ProtocolError
 from flower_edge.rounds import Round
 from flower_edge.runtime.abilities import cutting_off, last_duration_s
-from flower_edge.runtime.devices import Device, Link
+from flower_edge.runtime.clock.devices import Device, Link
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.stepped_decisions import Continue, Decision, Progress, Replace
-from flower_edge.runtime.stepped_grid import SteppedGrid
-from flower_edge.runtime.virtual_clock import VirtualClock
+from flower_edge.runtime.steps.decisions import Continue, Decision, Progress, Replace
+from flower_edge.runtime.steps.grid import SteppedGrid
 from flower_edge.runtime.wrapped_grid import announce
 
 

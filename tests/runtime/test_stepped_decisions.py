@@ -14,8 +14,8 @@ from flower_edge.clients.steps import step_mod
 from flower_edge.errors import ConfigError, ProtocolError
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.stepped_decisions import Change, Continue, Drop, Progress, Replace, StepEvent, Stop
-from flower_edge.runtime.stepped_grid import SteppedGrid
+from flower_edge.runtime.steps.decisions import Change, Continue, Drop, Progress, Replace, StepEvent, Stop
+from flower_edge.runtime.steps.grid import SteppedGrid
 from flower_edge.wire import record_of
 
 

@@ -14,13 +14,13 @@ from stepped_learner import BATCH, START, Counting, alone, learner, model_of, or
 
 from flower_edge.errors import ConfigError
 from flower_edge.rounds import Round
-from flower_edge.runtime.devices import Device, Link
+from flower_edge.runtime.clock.devices import Device, Link
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.stepped_decisions import Continue, Decision, Detach, Progress, StepEvent
-from flower_edge.runtime.stepped_grid import SteppedGrid
-from flower_edge.runtime.stepped_messages import LATE_RECORD
-from flower_edge.runtime.virtual_clock import VirtualClock
+from flower_edge.runtime.steps.decisions import Continue, Decision, Detach, Progress, StepEvent
+from flower_edge.runtime.steps.grid import SteppedGrid
+from flower_edge.runtime.steps.messages import LATE_RECORD
 from flower_edge.runtime.wrapped_grid import announce, grid_state, load_grid_state
 from flower_edge.wire import record_of
 

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stepped_learner import BATCH, START, Counting, alone, asked, federation, final, learner, model_of, order_to
 
-from flower_edge.runtime.devices import Device, Link
+from flower_edge.runtime.clock.devices import Device, Link
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.grid_proxy import GridProxy
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.stepped_decisions import Continue, Progress
-from flower_edge.runtime.stepped_grid import SteppedGrid
-from flower_edge.runtime.stepped_task import Part, Rule, merge_metrics
-from flower_edge.runtime.virtual_clock import VirtualClock
+from flower_edge.runtime.steps.decisions import Continue, Progress
+from flower_edge.runtime.steps.grid import SteppedGrid
+from flower_edge.runtime.steps.task import Part, Rule, merge_metrics
 from flower_edge.runtime.wrapped_grid import grid_state, load_grid_state
 from flower_edge.strategies import Layered
 from flower_edge.wire import record_of

@@ -12,13 +12,13 @@ from stepped_learner import alone, learner, model_of, order_to
 
 from flower_edge.rounds import Round
 from flower_edge.runtime.abilities import cutting_off
-from flower_edge.runtime.devices import Device, Link
+from flower_edge.runtime.clock.devices import Device, Link
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.stepped_decisions import Change, Continue, Decision, Detach, Drop, Progress, Replace, Stop
-from flower_edge.runtime.stepped_grid import SteppedGrid
-from flower_edge.runtime.stepped_messages import LATE_RECORD
-from flower_edge.runtime.virtual_clock import VirtualClock
+from flower_edge.runtime.steps.decisions import Change, Continue, Decision, Detach, Drop, Progress, Replace, Stop
+from flower_edge.runtime.steps.grid import SteppedGrid
+from flower_edge.runtime.steps.messages import LATE_RECORD
 from flower_edge.runtime.wrapped_grid import announce
 
 CELLS = {"a": (1000, 1001), "b": (1002, 1003)}

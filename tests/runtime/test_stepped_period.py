@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from stepped_learner import BATCH, START, alone, learner, model_of, order_to
 
 from flower_edge.errors import ConfigError
-from flower_edge.runtime.devices import Device, Link
+from flower_edge.runtime.clock.devices import Device, Link
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.stepped_decisions import Change, Continue, Decision, Detach, Drop, Progress, Replace, Stop
-from flower_edge.runtime.stepped_grid import SteppedGrid
-from flower_edge.runtime.stepped_messages import LATE_RECORD
-from flower_edge.runtime.stepped_period import UntilPeriodEnds
-from flower_edge.runtime.virtual_clock import VirtualClock
+from flower_edge.runtime.steps.decisions import Change, Continue, Decision, Detach, Drop, Progress, Replace, Stop
+from flower_edge.runtime.steps.grid import SteppedGrid
+from flower_edge.runtime.steps.messages import LATE_RECORD
+from flower_edge.runtime.steps.period import UntilPeriodEnds
 from flower_edge.wire import arrays_of, record_of
 
 MANY = 10_000

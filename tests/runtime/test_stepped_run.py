@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flower_edge.runtime.launcher import launch
+from flower_edge.runtime.launching.launcher import launch
 
 APP = Path(__file__).parents[1] / "apps" / "steps_app"
 

@@ -21,13 +21,13 @@ from flower_edge.clients.properties import answer_properties
 from flower_edge.errors import ConfigError, NestingError, ProtocolError
 from flower_edge.ledger import Ledger
 from flower_edge.runtime import abilities
-from flower_edge.runtime.devices import Device, Link, Work, draw_devices, draw_links
+from flower_edge.runtime.clock.devices import Device, Link, Work, draw_devices, draw_links
+from flower_edge.runtime.clock.trips import Trip
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.flower_private import clone_message
 from flower_edge.runtime.grid_proxy import GridProxy
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.trips import Trip
-from flower_edge.runtime.virtual_clock import VirtualClock
 from flower_edge.runtime.wrapped_grid import WrappedGrid, grid_state, load_grid_state
 from flower_edge.wire import payload_bits
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flower_edge.errors import ConfigError
-from flower_edge.runtime.devices import Device, Link, Work, draw_devices, draw_links
-from flower_edge.runtime.trips import SharedUplink
+from flower_edge.runtime.clock.devices import Device, Link, Work, draw_devices, draw_links
+from flower_edge.runtime.clock.trips import SharedUplink
 
 positive = st.floats(1e-3, 1e9)
 

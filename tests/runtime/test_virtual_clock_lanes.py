@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from stepped_learner import alone, learner, model_of, order_to
 
 from flower_edge.errors import ConfigError
-from flower_edge.runtime.devices import Device, Link, draw_devices, draw_links
-from flower_edge.runtime.lanes import LaneCancelled
+from flower_edge.runtime.clock.devices import Device, Link, draw_devices, draw_links
+from flower_edge.runtime.clock.lanes import LaneCancelled
+from flower_edge.runtime.clock.trips import Trip
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.stepped_grid import SteppedGrid
-from flower_edge.runtime.trips import Trip
-from flower_edge.runtime.virtual_clock import VirtualClock
+from flower_edge.runtime.steps.grid import SteppedGrid
 from flower_edge.runtime.wrapped_grid import WrappedGrid
 
 #: A lane that never ends would hang the whole run.

@@ -13,7 +13,7 @@ from flwr.app import Context, RecordDict
 
 from flower_edge.errors import ConfigError, DataError
 from flower_edge.runtime.faults import Fault
-from flower_edge.runtime.launcher import launch
+from flower_edge.runtime.launching.launcher import launch
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.store import RunFolder
 

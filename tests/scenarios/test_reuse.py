@@ -13,7 +13,7 @@ import pytest
 from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
 
-from flower_edge.runtime.launcher import launch
+from flower_edge.runtime.launching.launcher import launch
 from flower_edge.runtime.local_grid import LocalGrid
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
-from flower_edge.runtime.launcher import launch
+from flower_edge.runtime.launching.launcher import launch
 from flower_edge.runtime.local_grid import LocalGrid
 
 APP = Path(__file__).parents[1] / "apps" / "tiers_app"

@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 
 from flower_edge.rounds import Round
 from flower_edge.runtime.flower_private import clone_message
-from flower_edge.runtime.stepped_messages import LATE_RECORD
+from flower_edge.runtime.steps.messages import LATE_RECORD
 from flower_edge.runtime.wrapped_grid import WrappedGrid
 from flower_edge.wire import arrays_of, copy_content, server_round_of, weight_of
 

@@ -37,7 +37,7 @@ from flower_edge.strategies import (
     blocks,
     constant,
 )
-from flower_edge.strategies.merging import EdgeResult, merge_edges
+from flower_edge.strategies.hierarchy.merging import EdgeResult, merge_edges
 from flower_edge.termination import Limits
 from flower_edge.wire import arrays_of, record_of
 

@@ -21,7 +21,7 @@ from flower_edge.runtime import Device, Link, VirtualClock
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.narrowed_grid import NarrowedGrid
 from flower_edge.store.tree import tree_from_bytes, tree_to_bytes
-from flower_edge.strategies.coverage import Coverage
+from flower_edge.strategies.coverage.coverage import Coverage
 
 #: Cell of four terminals by time: 1 is handed over at 10 s, 2 leaves at 20 s and is back at 30 s, 3 enters at 10 s.
 PATHS = {

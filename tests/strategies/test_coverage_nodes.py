@@ -15,8 +15,8 @@ from flower_edge.runtime import Fault, GridProxy
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.store.tree import tree_from_bytes, tree_to_bytes
 from flower_edge.strategies import Hierarchical, Layered
-from flower_edge.strategies.coverage import Coverage
-from flower_edge.strategies.covered import Covered
+from flower_edge.strategies.coverage.coverage import Coverage
+from flower_edge.strategies.coverage.covered import Covered
 
 
 def located() -> ByFunction:

@@ -22,15 +22,15 @@ from flower_edge.errors import ConfigError, NestingError
 from flower_edge.runtime import Device, Link, SteppedGrid, VirtualClock
 from flower_edge.runtime.flower_private import set_metadata
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.stepped_messages import LATE_RECORD
+from flower_edge.runtime.steps.messages import LATE_RECORD
 from flower_edge.runtime.wrapped_grid import announce
 from flower_edge.store import RunFolder
 from flower_edge.store.tree import tree_from_bytes, tree_to_bytes
 from flower_edge.strategies import Hierarchical, Layer, Layered, blocks
-from flower_edge.strategies.coverage import Coverage
-from flower_edge.strategies.covered import Covered, CoveredState, rebased
+from flower_edge.strategies.coverage.coverage import Coverage
+from flower_edge.strategies.coverage.covered import Covered, CoveredState, rebased
+from flower_edge.strategies.coverage.mid_round import MidRound
 from flower_edge.strategies.layered import LayeredGrid
-from flower_edge.strategies.mid_round import MidRound
 from flower_edge.wire import arrays_of, record_of
 
 NODES = 8

@@ -21,16 +21,16 @@ from toy import initial_model, same_model, toy_app
 from flower_edge.errors import ConfigError, NestingError, ResumeError, RoundFailed
 from flower_edge.grouping import by_levels, by_value
 from flower_edge.rounds import Round
-from flower_edge.runtime.devices import Device, Link
+from flower_edge.runtime.clock.devices import Device, Link
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.narrowed_grid import NarrowedGrid
-from flower_edge.runtime.virtual_clock import VirtualClock
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.strategies import Hierarchical, Layer, Layered, Metered, blocks
-from flower_edge.strategies.group_limits import AtMost, GroupLimits, WithConfig
-from flower_edge.strategies.grouped import Grouped, GroupedResult, joined, parted
-from flower_edge.strategies.grouped_by import GroupedByModels, grouped_by
+from flower_edge.strategies.groups.grouped import Grouped, GroupedResult, joined, parted
+from flower_edge.strategies.groups.grouped_by import GroupedByModels, grouped_by
+from flower_edge.strategies.groups.limits import AtMost, GroupLimits, WithConfig
 from flower_edge.strategies.start_only import StartOnly
 from flower_edge.strategies.stop_when import StopWhen
 from flower_edge.termination import Limits, Score

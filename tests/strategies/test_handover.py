@@ -11,8 +11,8 @@ from flwr.app import ConfigRecord, RecordDict
 
 from flower_edge.errors import ConfigError, WireError
 from flower_edge.store.tree import tree_to_bytes
-from flower_edge.strategies import handover
-from flower_edge.strategies.handover import HANDOVER_RECORD, PARCELS_RECORD, Handover
+from flower_edge.strategies.coverage import handover
+from flower_edge.strategies.coverage.handover import HANDOVER_RECORD, PARCELS_RECORD, Handover
 from flower_edge.wire import packet_record, round_trip
 
 HANDOVER = Handover(

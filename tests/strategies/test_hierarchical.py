@@ -22,7 +22,7 @@ from flower_edge.runtime import Device, Link, VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.strategies import CellTier, Hierarchical, Layered, LocalTier, Metered, blocks
-from flower_edge.strategies.hierarchical import EdgeResult, merge_edges
+from flower_edge.strategies.hierarchy.hierarchical import EdgeResult, merge_edges
 from flower_edge.wire import model_spec, record_of
 
 NODES = 8

@@ -21,10 +21,10 @@ from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.store import RunFolder
 from flower_edge.strategies import Hierarchical, Layered
-from flower_edge.strategies.coverage import Coverage
-from flower_edge.strategies.covered import Covered
+from flower_edge.strategies.coverage.coverage import Coverage
+from flower_edge.strategies.coverage.covered import Covered
+from flower_edge.strategies.coverage.mid_round import MidRound, OnExit
 from flower_edge.strategies.idling import let_pass
-from flower_edge.strategies.mid_round import MidRound, OnExit
 
 #: Three terminals that are all away from 3 s to 30 s.
 TUNNEL: list[dict[float, str | None]] = [{0.0: "home", 3.0: None, 30.0: "home"}] * 3

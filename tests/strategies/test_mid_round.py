@@ -18,14 +18,14 @@ from flower_edge.rules import Rule
 from flower_edge.runtime import Change, Continue, Replace, SteppedGrid, Stop, UntilPeriodEnds, VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.stepped_decisions import Decision, Detach, Drop, Progress
+from flower_edge.runtime.steps.decisions import Decision, Detach, Drop, Progress
 from flower_edge.runtime.wrapped_grid import announce, find
 from flower_edge.selection import Experience, Job, Known, Pipeline
 from flower_edge.strategies import Hierarchical, Layered, Selected
-from flower_edge.strategies.coverage import Coverage
-from flower_edge.strategies.covered import Covered
-from flower_edge.strategies.handover import Handover
-from flower_edge.strategies.mid_round import MidRound
+from flower_edge.strategies.coverage.coverage import Coverage
+from flower_edge.strategies.coverage.covered import Covered
+from flower_edge.strategies.coverage.handover import Handover
+from flower_edge.strategies.coverage.mid_round import MidRound
 from flower_edge.wire import arrays_of
 
 Path = Mapping[float, str | None]

@@ -26,10 +26,10 @@ from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.selection import Oort, Pipeline
 from flower_edge.store import RunFolder
 from flower_edge.strategies import Hierarchical, Layer, Layered, Selected
-from flower_edge.strategies.coverage import Coverage
-from flower_edge.strategies.covered import Covered
-from flower_edge.strategies.joining import Join
-from flower_edge.strategies.mid_round import MidRound, OnExit
+from flower_edge.strategies.coverage.coverage import Coverage
+from flower_edge.strategies.coverage.covered import Covered
+from flower_edge.strategies.coverage.joining import Join
+from flower_edge.strategies.coverage.mid_round import MidRound, OnExit
 
 CELLS = ("north", "south", "west")
 HORIZON_S = 150.0

@@ -12,13 +12,13 @@ from toy import initial_model, same_model, toy_app
 
 from flower_edge.coverage import ByFunction
 from flower_edge.errors import ConfigError, NestingError, RoundFailed
-from flower_edge.runtime.devices import Device, Link
+from flower_edge.runtime.clock.devices import Device, Link
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.virtual_clock import VirtualClock
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.strategies import Hierarchical, Layered, blocks
-from flower_edge.strategies.coverage import Coverage
-from flower_edge.strategies.covered import Covered
+from flower_edge.strategies.coverage.coverage import Coverage
+from flower_edge.strategies.coverage.covered import Covered
 from flower_edge.strategies.ready_made import CoverageFedAvg, HierarchicalFedAvg
 
 NODES = 6

@@ -19,16 +19,16 @@ from flower_edge.rounds import Round
 from flower_edge.runtime import Device, Link, VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.stepped_decisions import Continue, Decision, Detach, Drop, Progress, Replace, Stop
-from flower_edge.runtime.stepped_grid import SteppedGrid
-from flower_edge.runtime.stepped_period import UntilPeriodEnds
+from flower_edge.runtime.steps.decisions import Continue, Decision, Detach, Drop, Progress, Replace, Stop
+from flower_edge.runtime.steps.grid import SteppedGrid
+from flower_edge.runtime.steps.period import UntilPeriodEnds
 from flower_edge.selection import Oort, Pipeline
 from flower_edge.store.rows import Row
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.strategies import Layer, Layered
-from flower_edge.strategies.coverage import Coverage
-from flower_edge.strategies.covered import Covered
-from flower_edge.strategies.mid_round import MidRound
+from flower_edge.strategies.coverage.coverage import Coverage
+from flower_edge.strategies.coverage.covered import Covered
+from flower_edge.strategies.coverage.mid_round import MidRound
 from flower_edge.strategies.selected import Selected
 
 Policy = Callable[[Progress], Decision]

@@ -16,9 +16,9 @@ from toy import initial_model, same_model, toy_app
 from flower_edge.errors import ConfigError, RoundFailed
 from flower_edge.rounds import Round
 from flower_edge.rules import Rule
-from flower_edge.runtime.devices import Device, Link
+from flower_edge.runtime.clock.devices import Device, Link
+from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.virtual_clock import VirtualClock
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.strategies import Hierarchical, Layer, Layered, blocks
 from flower_edge.strategies.stop_when import StopWhen

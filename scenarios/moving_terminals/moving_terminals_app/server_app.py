@@ -19,9 +19,9 @@ from flower_edge.runtime import GridProxy, SteppedGrid, VirtualClock, draw_devic
 from flower_edge.selection import Oort, Pipeline, RandomScore
 from flower_edge.store import RunFolder
 from flower_edge.strategies import Hierarchical, Layered, Metered
-from flower_edge.strategies.coverage import Coverage
-from flower_edge.strategies.covered import Covered
-from flower_edge.strategies.mid_round import MidRound
+from flower_edge.strategies.coverage.coverage import Coverage
+from flower_edge.strategies.coverage.covered import Covered
+from flower_edge.strategies.coverage.mid_round import MidRound
 from flower_edge.strategies.selected import Selected
 from flower_edge.strategies.stop_when import StopWhen
 from flower_edge.termination import Limits, Score

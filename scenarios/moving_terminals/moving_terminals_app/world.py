@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from flower_edge.coverage import ByPosition, OutOfCoverage, RandomWaypoint, Regions, plot_attachment, plot_map
+from flower_edge.runtime.clock.load_model import LoadModel
 from flower_edge.runtime.generators import derive_seed
-from flower_edge.runtime.load_model import LoadModel
 from moving_terminals_app.config import MovingTerminals
 
 

@@ -8,7 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from flower_edge.runtime.grid_proxy import GridProxy
-from flower_edge.runtime.stepped_grid import SteppedGrid
+from flower_edge.runtime.steps.grid import SteppedGrid
 
 app = ServerApp()
 

@@ -1,0 +1,1 @@
+"""Starting `flwr run` and ending it: the launcher, the app it starts, environments, processes."""

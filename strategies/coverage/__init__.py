@@ -1,0 +1,1 @@
+"""Terminals that move: who is in range, what becomes of one that leaves, handover."""

@@ -1,0 +1,1 @@
+"""A model, a strategy and limits for each group of terminals."""

@@ -1,0 +1,1 @@
+"""Terminals, edges and a centre: cells, tiers, edge rounds inside cloud rounds, merging."""

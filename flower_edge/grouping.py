@@ -131,7 +131,7 @@ def standardised(columns: Columns, names: Sequence[str], nodes: int) -> tuple[np
     # Divided by the largest first: bytes of memory, squared and summed, must not overflow. What only rounding makes
     # different is the same.
     largest = np.abs(apart).max(axis=0, initial=0.0)
-    largest = np.where(largest > 1e-9 * np.abs(mean), largest, np.inf)
+    largest = np.where(largest > np.maximum(1e-9 * np.abs(mean), np.finfo(np.float64).tiny), largest, np.inf)
     scaled = apart / largest
     deviation = np.sqrt((scaled**2).sum(axis=0) / counts)
     return scaled / np.where(deviation > 0, deviation, 1.0), int(missing.sum())

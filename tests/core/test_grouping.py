@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -36,6 +36,7 @@ def test_levels_are_ordered_as_the_values_are(values: Any) -> None:
     assert [name == "unknown" for name in found] == np.isnan(values).tolist()
 
 
+@example(np.array([0.0, 5e-324]))
 @given(LOADS)
 def test_standardised_features_have_mean_0_and_deviation_1_of_what_is_known(values: Any) -> None:
     points, filled = standardised({"load": values}, ["load"], len(values))

@@ -1,7 +1,7 @@
-"""A flat round to which nobody can contribute: how it is noticed, and how time passes instead of it.
+"""A round to which nobody can contribute: how it is noticed, and how time passes instead of it.
 
-Nobody is in coverage, or everybody left in the middle of it and the edge's policy let them go. For a strategy whose
-terminals are nodes of the Grid; `Hierarchical` has an `idle_s` of its own. Nothing here trains.
+Nobody is in coverage, or everybody left in the middle of it and the edge's policy let them go. A flat round and a
+cloud round pass the time alike; how a flat one notices is here, too. Nothing here trains.
 """
 
 from __future__ import annotations

@@ -75,7 +75,6 @@ class CellTier:
         self._saved: dict[str, Any] = {}
         self._recorded = recorded
         self._addresses: dict[str, int] = {}
-        self._round = Round(0)
         self._under_way: list[tuple[Lane[Message] | None, Grid, Message]] = []
         self._accepted: dict[str, dict[int, tuple[float, int]]] = {}
         self._order = 0
@@ -95,7 +94,6 @@ class CellTier:
             ConfigError: a node in two cells.
             ResumeError: the run is recorded, and an inner strategy does not say what its state is.
         """
-        self._round = round
         members = self._look(grid, round)
         seen: set[int] = set()
         for name, nodes in members.items():

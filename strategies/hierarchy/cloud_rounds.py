@@ -20,14 +20,14 @@ from flwr.serverapp.strategy import Strategy
 from flower_edge.errors import RoundFailed
 from flower_edge.events import Event
 from flower_edge.rounds import Kind, Round
-from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.edge_messages import EDGE_RECORD, edge_order
 from flower_edge.runtime.generators import derive_seed, seeded_call
 from flower_edge.runtime.narrowed_grid import minimum_nodes
 from flower_edge.runtime.strategy_state import go_on_from
-from flower_edge.runtime.wrapped_grid import WrappedGrid, announce, find
+from flower_edge.runtime.wrapped_grid import WrappedGrid, announce
 from flower_edge.wire import ModelSpec, cast_like, check_model
 
+from ..idling import let_pass
 from ..layered import LayeredGrid
 from ..loop import RoundReport
 from .asynchronous import FedBuff
@@ -258,13 +258,8 @@ class CloudRounds:
             raise RoundFailed(
                 f"round {number}: no edge contributed ({why}); where terminals come and go, idle_s= lets time pass"
             )
-        clock = find(grid, VirtualClock)
-        if clock is None:
-            time.sleep(idle_s)
-        else:
-            clock.wait_until(clock.now_s + idle_s)
         log.warning("\tround %d: no edge contributed; the model stays, %g s pass", number, idle_s)
-        events.append(Event("idle", f"no edge contributed; the model stays, {idle_s:g} s pass"))
+        events.append(let_pass(grid, idle_s, why))
         return RoundReport(counts=counts_of(results, []), traffic=traffic_of(results), events=events)
 
     def _lower(self, found: float) -> list[Event]:

@@ -13,7 +13,6 @@ Source: Liu, Zhang, Song, Letaief, "Client-edge-cloud hierarchical federated lea
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Mapping
 from logging import getLogger
@@ -29,6 +28,7 @@ from flower_edge.runtime.strategy_state import load_strategy_state, strategy_sta
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.wire import model_spec
 
+from ..idling import check_idle_s
 from ..layered import Layered, LayeredGrid
 from ..loop import drive
 from ..start_only import StartOnly
@@ -98,8 +98,7 @@ class Hierarchical(StartOnly):
     ) -> None:
         if type(edge_rounds) is not int or edge_rounds < 1:
             raise ConfigError(f"edge_rounds = {edge_rounds}: a whole number, at least one round per cloud round")
-        if idle_s is not None and not (isinstance(idle_s, int | float) and 0 < idle_s < math.inf):
-            raise ConfigError(f"idle_s = {idle_s!r}: expected seconds, more than 0, or None to raise")
+        check_idle_s(idle_s)
         if seed is not None:
             try:
                 seed = operator.index(seed)

@@ -18,8 +18,20 @@ class DataError(EdgeError, ValueError):
     """Data that are missing, damaged or not what the run asked for."""
 
 
+class TopologyError(EdgeError, ValueError):
+    """A graph, or weights on it, that cannot carry a consensus."""
+
+
 class WireError(EdgeError, ValueError):
     """Bytes or records that are not what their label says."""
+
+
+class CodecError(EdgeError, ValueError):
+    """Arrays a codec cannot carry, a payload that is not one of its own, or a codec nobody knows."""
+
+
+class PeerError(EdgeError, ValueError):
+    """A mailbox that cannot be used as asked."""
 
 
 class ProtocolError(EdgeError):

@@ -7,6 +7,11 @@ carries its unit in its name: `_s _bits _bps _hz _m _w _j`.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 def db_to_ratio(value_db: float) -> float:
@@ -25,6 +30,25 @@ def ratio_to_db(ratio: float) -> float:
     20.0
     """
     return 10.0 * math.log10(ratio)
+
+
+def db_to_ratios(values_db: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """As `db_to_ratio`, for each value of an array."""
+    return 10.0 ** (values_db / 10.0)
+
+
+def dbm_to_w(value_dbm: float) -> float:
+    """Decibels over a milliwatt to watts.
+
+    >>> dbm_to_w(30.0)
+    1.0
+    """
+    return db_to_ratio(value_dbm) / 1e3
+
+
+def dbm_to_ws(values_dbm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """As `dbm_to_w`, for each value of an array."""
+    return db_to_ratios(values_dbm) / 1e3
 
 
 def ms_to_s(value_ms: float) -> float:

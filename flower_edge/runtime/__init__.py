@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .clock.devices import Device, Link, Work, draw_devices, draw_links
     from .clock.load_model import LoadModel
+    from .clock.round_clock import RoundClock
     from .clock.trips import Trip
     from .clock.virtual_clock import VirtualClock
     from .faults import Fault
     from .grid_proxy import GridProxy
+    from .joined_grid import JoinedGrid, server_worker
     from .launching.launcher import LaunchResult, launch
     from .local_grid import LocalGrid
     from .narrowed_grid import NarrowedGrid
@@ -35,6 +37,7 @@ __all__ = [
     "Fault",
     "GridProxy",
     "ImportedFrom",
+    "JoinedGrid",
     "LaunchResult",
     "Link",
     "LoadModel",
@@ -43,6 +46,7 @@ __all__ = [
     "NodeState",
     "Progress",
     "Replace",
+    "RoundClock",
     "StepEvent",
     "SteppedGrid",
     "Stop",
@@ -56,13 +60,16 @@ __all__ = [
     "draw_devices",
     "draw_links",
     "launch",
+    "server_worker",
     "without_conditions",
 ]
 
 _MODULES = {
     "clock.devices": ("Device", "Link", "Work", "draw_devices", "draw_links"),
+    "clock.round_clock": ("RoundClock",),
     "faults": ("Fault",),
     "grid_proxy": ("GridProxy",),
+    "joined_grid": ("JoinedGrid", "server_worker"),
     "launching.launcher": ("LaunchResult", "launch"),
     "clock.load_model": ("LoadModel",),
     "local_grid": ("LocalGrid",),

@@ -1,4 +1,4 @@
-"""What a chain of grids can tell or do beyond Flower's Grid: the time, how long a node took, an early end.
+"""What a chain of grids can tell or do beyond Flower's Grid: the time, a wait, how long a node took, an early end.
 
 Asked by name through the chain, from the outermost grid in: a grid that has the ability answers, none has to. Nothing
 here keeps anything.
@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from .clock.trips import Trip
 from .wrapped_grid import chain
 
-__all__ = ["cutting_off", "last_duration_s", "last_trip", "now_s"]
+__all__ = ["cutting_off", "last_duration_s", "last_trip", "now_s", "wait_until"]
 
 
 def now_s(grid: Grid) -> float | None:
@@ -25,6 +25,22 @@ def now_s(grid: Grid) -> float | None:
         if isinstance(time_s, int | float):
             return float(time_s)
     return None
+
+
+def wait_until(grid: Grid, time_s: float) -> bool:
+    """Let virtual time pass until `time_s`, where a grid of the chain can do that; False where nobody has a clock.
+
+    Nothing happens, and it is True, where that time is over already.
+
+    Raises:
+        ConfigError: not a finite time.
+    """
+    for link in chain(grid):
+        wait = getattr(link, "wait_until", None)
+        if callable(wait):
+            wait(time_s)
+            return True
+    return False
 
 
 def last_duration_s(grid: Grid, node_id: int) -> float | None:

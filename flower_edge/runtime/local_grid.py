@@ -65,6 +65,7 @@ class LocalGrid(Grid):
         raise_errors: raise what a client raised here and now instead of answering with an error, as a notebook wants;
             sequential only.
         run_id: the run id that messages carry.
+        first_node_id: id of the first node; the others follow. Grids that are joined need different ones.
 
     Usable as a context manager; `close` ends the pool. Inside a running ClientApp it leaves Flower's process-global
     task identity as it found it.
@@ -96,6 +97,7 @@ class LocalGrid(Grid):
         script: Iterable[Fault] = (),
         raise_errors: bool = False,
         run_id: int = 1,
+        first_node_id: int = FIRST_NODE_ID,
     ) -> None:
         if isinstance(nodes, int):
             if nodes < 0:
@@ -121,13 +123,17 @@ class LocalGrid(Grid):
                     "by their place; their ids are not meant"
                 )
         self._raise_errors = raise_errors
+        if first_node_id < 2:
+            raise ConfigError(f"first_node_id = {first_node_id}: expected 2 or more; 1 is the server's own")
+        # Grids that are joined have their nodes, and so their messages, apart; see `JoinedGrid`.
+        self._apart = first_node_id - self.FIRST_NODE_ID
         self._run = empty_run(run_id)
         self._nodes = {
-            self.FIRST_NODE_ID + i: LocalNode(
+            first_node_id + i: LocalNode(
                 partition=i,
                 context=Context(
                     run_id=run_id,
-                    node_id=self.FIRST_NODE_ID + i,
+                    node_id=first_node_id + i,
                     node_config=dict(config),
                     state=RecordDict(),
                     run_config=dict(run_config or {}),
@@ -325,7 +331,7 @@ class LocalGrid(Grid):
         with self._changed:
             self._pushed += 1
             order = self._pushed
-        message_id = f"{self._run.run_id:016x}{order:048x}"
+        message_id = f"{self._run.run_id:016x}{self._apart % 2**64:016x}{order:032x}"
         set_metadata(message, message_id=message_id, run_id=self._run.run_id, src_node_id=1)
         node = self._nodes.get(message.metadata.dst_node_id)
         if node is None or not node.online:
@@ -412,7 +418,7 @@ class LocalGrid(Grid):
 
     def _finish(self, job: Job, result: tuple[Message, Context]) -> None:
         reply, context = result
-        set_metadata(reply, message_id=f"{self._run.run_id:016x}{job.order:047x}r")
+        set_metadata(reply, message_id=f"{job.message_id[:32]}{job.order:031x}r")
         if self._serialise:
             try:
                 reply, context.state = round_trip(reply), round_trip(context.state)
@@ -433,5 +439,5 @@ class LocalGrid(Grid):
 
     def _error(self, job: Job, code: int, reason: str) -> Message:
         reply = Message(Error(code=code, reason=reason), reply_to=job.message)
-        set_metadata(reply, message_id=f"{self._run.run_id:016x}{job.order:047x}r")
+        set_metadata(reply, message_id=f"{job.message_id[:32]}{job.order:031x}r")
         return reply

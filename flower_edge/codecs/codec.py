@@ -1,0 +1,110 @@
+"""The `Codec` promise: a model to bytes and back, rebuilt at the other end from plain values.
+
+A codec is a frozen value; what it remembers between two calls is its state, handed in and handed back, as nested dicts
+of plain values and arrays (keys are str), so that a checkpoint can hold it. Nothing here sends, and nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Protocol, cast
+
+import numpy.typing as npt
+
+from ..errors import CodecError
+
+__all__ = ["Arrays", "Codec", "State", "from_config", "label"]
+
+#: A model: name of each array to the array, in the model's own order.
+Arrays = Mapping[str, npt.NDArray[Any]]
+#: What a codec remembers: nested dicts and lists of plain values and arrays.
+State = dict[str, Any]
+
+#: Kind to the module and class that answer it. Closed on purpose: a config that came over the wire names no code.
+_KINDS = {"identity": ("identity", "Identity")}
+
+
+class Codec(Protocol):
+    """Turns a model into bytes, and such bytes into a model. The same model and state always give the same bytes.
+
+    What `tests/laws/codec_laws.py` asks of it: arrays and states handed in are left as they are; the other end needs
+    the config and a model of the same names, shapes and dtypes (`init`), nothing else; and whatever bytes come in,
+    `decode` answers with arrays of that model or raises `CodecError`, in memory bounded by the model's own size.
+    """
+
+    def init(self, like: Arrays) -> State:
+        """The state before the first call, for models with the names, shapes and dtypes of `like`.
+
+        Raises:
+            CodecError: a dtype this codec cannot carry; the array is named.
+        """
+        ...
+
+    def encode(self, x: Arrays, state: State) -> tuple[bytes, State]:
+        """The bytes of a model, and the state after it.
+
+        Raises:
+            CodecError: `x` has not the names, shapes and dtypes of the model the state was made for.
+        """
+        ...
+
+    def decode(self, payload: bytes, state: State) -> tuple[dict[str, npt.NDArray[Any]], State]:
+        """The model in a payload, in the order of `init`, and the state after it. The arrays may be read-only.
+
+        Raises:
+            CodecError: the payload was not made by this codec for this model.
+        """
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """Plain values from which the other end rebuilds this codec, see `from_config`; `kind` is among them."""
+        ...
+
+
+def from_config(config: Mapping[str, Any]) -> Codec:
+    """The codec that `config()` described.
+
+    Raises:
+        CodecError: an unknown kind, an unknown or missing option; it says which are known.
+
+    >>> from_config({"kind": "identity"})
+    Identity()
+    >>> from_config({"kind": "zip"})
+    Traceback (most recent call last):
+    ...
+    flower_edge.errors.CodecError: codec of kind 'zip': expected one of 'identity'; install the same flower-edge \
+version on both sides
+    """
+    kind = config.get("kind") if isinstance(config, Mapping) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
+        known = ", ".join(map(repr, sorted(_KINDS)))
+        raise CodecError(
+            f"codec of kind {kind!r}: expected one of {known}; install the same flower-edge version on both sides"
+        )
+    module, name = _KINDS[kind]
+    made: Any = getattr(importlib.import_module(f".{module}", __package__), name)
+    options = {option: value for option, value in config.items() if option != "kind"}
+    if unknown := sorted(set(map(str, options)) - {field.name for field in fields(made)}):
+        raise CodecError(f"codec {kind!r} has no option {', '.join(map(repr, unknown))}; leave it out")
+    try:
+        return cast(Codec, made(**options))
+    except TypeError as error:  # an option without a default is missing
+        raise CodecError(f"codec {kind!r} cannot be built from {options}: {error}") from error
+
+
+def label(codec: Codec) -> str:
+    """A short text that two codecs share exactly if they have the same config: for the label of a packet.
+
+    >>> label(from_config({"kind": "identity"}))
+    'identity'
+    """
+    config = codec.config()
+    kind = str(config["kind"])
+    if len(config) == 1:
+        return kind
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return f"{kind}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"

@@ -3,6 +3,7 @@
 from .availability import answer_availability, request_to_join, withdraw_request
 from .conditions import ConditionsMod, answer_conditions, conditions_mod
 from .edge import edge_app
+from .gossip import gossip_mod
 from .measure import measure_conditions
 from .period import PeriodMod, period_mod
 from .properties import answer_properties
@@ -20,6 +21,7 @@ __all__ = [
     "answer_properties",
     "conditions_mod",
     "edge_app",
+    "gossip_mod",
     "measure_conditions",
     "period_mod",
     "request",

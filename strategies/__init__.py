@@ -4,6 +4,8 @@ from .coverage.coverage import Coverage
 from .coverage.covered import Covered
 from .coverage.handover import Handover
 from .coverage.mid_round import MidRound
+from .gossip.gossip import Gossip
+from .gossip.workers import MostStable
 from .groups.grouped import Grouped, GroupedResult
 from .groups.grouped_by import GroupedByModels, grouped_by
 from .groups.limits import AtMost, GroupLimits, WithConfig
@@ -31,6 +33,7 @@ __all__ = [
     "Covered",
     "FedAsync",
     "FedBuff",
+    "Gossip",
     "GroupLimits",
     "Grouped",
     "GroupedByModels",
@@ -46,6 +49,7 @@ __all__ = [
     "LowerEdgeRounds",
     "Metered",
     "MidRound",
+    "MostStable",
     "Retire",
     "Selected",
     "Stage",

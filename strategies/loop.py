@@ -86,6 +86,10 @@ class Work(Protocol):
         """Let the clients evaluate `arrays`."""
         ...
 
+    def stop(self, round: Round) -> str | None:
+        """A reason of its own to end the training after this round, or `None`."""
+        ...
+
 
 @dataclass(frozen=True)
 class FlatWork:
@@ -133,6 +137,10 @@ class FlatWork:
             return RoundReport(events=[Event("evaluation-failed", f"no evaluation: {why}")])
         done = evaluate_once(self.strategy, grid, round, number, arrays, config, timeout_s=timeout_s)
         return RoundReport(None, done.metrics, _counts(done.sent, done.failed))
+
+    def stop(self, round: Round) -> str | None:
+        """Flower's strategies have none."""
+        return None
 
     def _idle(self, grid: Grid, number: int, idle_s: float, why: str, *, asked: int) -> RoundReport:
         log.warning("\tround %d: nobody contributed (%s); the model stays, %g s pass", number, why, idle_s)
@@ -258,7 +266,7 @@ class _Session:
 
     def stop(self, round: Round) -> str | None:
         hook = getattr(self.grid, "stop", None)
-        return None if hook is None else hook(round)
+        return (None if hook is None else hook(round)) or self.work.stop(round)
 
     # -- records
 

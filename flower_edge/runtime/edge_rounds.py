@@ -51,7 +51,8 @@ class EdgeRounds:
         keeps_model: keep the model it sent up, so that the edge can go on alone when the centre is out of reach.
 
     Raises:
-        NestingError: a strategy that brings its own `start`: an edge runs one round at a time.
+        NestingError: a strategy that brings its own `start`: an edge runs one round at a time. A class whose `start`
+            only adds to the round loop says so with `by_rounds = True`.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class EdgeRounds:
         session = getattr(strategy, "session", None)
         opened: tuple[Strategy, Grid] = session(grid) if session is not None else (strategy, grid)
         self.strategy, self.layered = opened
-        if type(self.strategy).start is not Strategy.start:
+        if type(self.strategy).start is not Strategy.start and not getattr(self.strategy, "by_rounds", False):
             name = type(self.strategy).__name__
             raise NestingError(
                 f"cell {cell}: {name} brings its own start, and an edge runs one round at a time; "
@@ -272,8 +273,10 @@ class EdgeRounds:
     def _report(self, values: Mapping[str, Any], *, measured: bool) -> ConfigRecord:
         metrics = getattr(self.layered, "metrics", None) if measured else None
         layers = {} if metrics is None else {LAYER_PREFIX + name: value for name, value in metrics().items()}
-        happened = getattr(self.layered, "events", None)
-        told = [event.to_json() for event in happened()] if callable(happened) else []
+        # The layers around the cell's strategy, and the strategy itself where it tells what happened, as Gossip does.
+        sources = [getattr(source, "events", None) for source in (self.layered, self.strategy)]
+        events = [event for happened in sources if callable(happened) for event in happened()]
+        told = [replace(event, cell=event.cell or self.cell).to_json() for event in events]
         return ConfigRecord(
             {"schema": SCHEMA, "cell": self.cell, **values, **layers, **({EVENTS_KEY: told} if told else {})}
         )

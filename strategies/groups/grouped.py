@@ -308,6 +308,10 @@ class _GroupRounds:
     def adopted(self, before: ArrayRecord, after: ArrayRecord) -> None:
         """Groups keep no versions."""
 
+    def stop(self, round: Round) -> str | None:
+        """None of its own: limits end groups one by one, and the layers around `Grouped` end all."""
+        return None
+
     def evaluate(
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
     ) -> RoundReport:

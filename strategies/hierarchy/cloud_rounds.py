@@ -110,6 +110,10 @@ class CloudRounds:
         if after is not before:
             self._progress.version += 1
 
+    def stop(self, round: Round) -> str | None:
+        """None of its own: the layers around `Hierarchical` have them."""
+        return None
+
     def _ask_all(
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
     ) -> list[EdgeResult]:

@@ -40,6 +40,7 @@ lint: install  ## ruff, mypy --strict, import contracts
 bench: install  ## the quick form of every benchmark
 	$(BIN)/python -m benchmarks.simulation --quick
 	$(BIN)/python -m benchmarks.hierarchy --quick
+	$(BIN)/python -m benchmarks.topology_control --quick
 
 clean:  ## remove what the other targets made, but not .venv
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

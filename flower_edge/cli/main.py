@@ -7,16 +7,16 @@ import sys
 import typer
 
 from ..errors import EdgeError
-from . import doctor, report, run, runs, watch
+from . import controllers, doctor, report, run, runs, watch
 
 app = typer.Typer(
     name="flower-edge",
-    help="Edge tiers for Flower: run an app, look at what it did, check the machine.",
+    help="Edge tiers for Flower: run an app, look at what it did, compare controllers, check the machine.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
-for verb in (run, runs, watch, report, doctor):
+for verb in (run, runs, watch, report, controllers, doctor):
     verb.register(app)
 
 

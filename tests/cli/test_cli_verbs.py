@@ -61,7 +61,7 @@ def test_importing_the_command_imports_no_heavy_library() -> None:
 
 def test_every_verb_has_help_with_an_example_its_exit_codes_and_json() -> None:
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    assert set(verbs) == {"run", "runs", "watch", "report", "doctor"}
+    assert set(verbs) == {"run", "runs", "watch", "report", "controllers", "doctor"}
     for name, verb in verbs.items():
         assert f"Example: flower-edge {name}" in verb.help
         assert "Exit code: 0" in verb.help

@@ -38,7 +38,7 @@ def rounds_factor(disagreement: float) -> float:
     >>> rounds_factor(0.0), round(rounds_factor(0.45), 3)
     (1.0, 1.118)
     """
-    return min(1.0 + _SCALE * disagreement**_POWER, _MOST) if np.isfinite(disagreement) else _MOST
+    return min(1.0 + _SCALE * float(disagreement**_POWER), _MOST) if np.isfinite(disagreement) else _MOST
 
 
 def disagreement_dense(weights: Floats) -> float:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
+from scenario_run import declared, run_in_process
 
 from flower_edge.errors import ConfigError
 from flower_edge.runtime.launching.launcher import launch
-from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.store import RunFolder
 
 APP = Path(__file__).parents[2] / "scenarios" / "gossip"
@@ -27,30 +24,11 @@ pytest.importorskip("sklearn", reason="the scenario's default data come with sci
 pytest.importorskip("matplotlib", reason="the scenario draws pictures")
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def declared() -> dict[str, Any]:
-    return dict(_flat(tomllib.loads((APP / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]))
-
-
 def in_process(folder: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], **replaced: Any) -> RunFolder:
     """A run in this process: with all 15 nodes, or with 6 where it is small."""
-    monkeypatch.syspath_prepend(str(APP))
-    monkeypatch.setenv("FLOWER_EDGE_RUNS", str(folder))
-    monkeypatch.delenv("FLOWER_EDGE_DATA", raising=False)
-    from gossip_app.client_app import app as nodes
-    from gossip_app.server_app import app as server
-
-    whole = {**declared(), **config, **{key.replace("_", "-"): value for key, value in replaced.items()}}
-    with LocalGrid(nodes, 15 if config is SHORT else 6, run_config=whole) as grid:
-        server(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=whole))
-    return RunFolder.open("latest", root=folder)
+    nodes = 15 if config is SHORT else 6
+    keys = {key.replace("_", "-"): value for key, value in replaced.items()}
+    return run_in_process(APP, nodes, folder, monkeypatch, {**config, **keys})
 
 
 def scores(run: RunFolder) -> dict[str, list[float]]:
@@ -69,8 +47,8 @@ def test_the_config_in_pyproject_is_the_one_the_model_declares(monkeypatch: pyte
 
     from flower_edge.config import known_keys, read_config
 
-    assert set(known_keys(Gossip)) == set(declared())
-    assert read_config(Gossip, declared()) == Gossip()
+    assert set(known_keys(Gossip)) == set(declared(APP))
+    assert read_config(Gossip, declared(APP)) == Gossip()
 
 
 def test_two_rounds_of_lenet_leave_the_figures_of_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

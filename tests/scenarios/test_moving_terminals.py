@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
+from scenario_run import declared, run_in_process
 
 from flower_edge.errors import ConfigError
 from flower_edge.runtime.launching.launcher import launch
-from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.store import RunFolder
 
 APP = Path(__file__).parents[2] / "scenarios" / "moving_terminals"
@@ -28,30 +25,10 @@ pytest.importorskip("sklearn", reason="the scenario's default data come with sci
 pytest.importorskip("matplotlib", reason="the scenario draws a map")
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def declared() -> dict[str, Any]:
-    return dict(_flat(tomllib.loads((APP / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]))
-
-
 def in_process(folder: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], **replaced: Any) -> RunFolder:
     """A run in this process: with all 50 terminals, or with 20 where it is small."""
-    monkeypatch.syspath_prepend(str(APP))
-    monkeypatch.setenv("FLOWER_EDGE_RUNS", str(folder))
-    monkeypatch.delenv("FLOWER_EDGE_DATA", raising=False)
-    from moving_terminals_app.client_app import app as terminals
-    from moving_terminals_app.server_app import app as centre
-
-    whole = {**declared(), **config, **replaced}
-    with LocalGrid(terminals, 50 if config is SHORT else 20, run_config=whole) as grid:
-        centre(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=whole))
-    return RunFolder.open("latest", root=folder)
+    terminals = 50 if config is SHORT else 20
+    return run_in_process(APP, terminals, folder, monkeypatch, {**config, **replaced})
 
 
 def scores(run: RunFolder) -> dict[str, list[float]]:
@@ -82,8 +59,8 @@ def test_the_config_in_pyproject_is_the_one_the_model_declares(monkeypatch: pyte
 
     from flower_edge.config import known_keys, read_config
 
-    assert set(known_keys(MovingTerminals)) == set(declared())
-    assert read_config(MovingTerminals, declared()) == MovingTerminals()
+    assert set(known_keys(MovingTerminals)) == set(declared(APP))
+    assert read_config(MovingTerminals, declared(APP)) == MovingTerminals()
 
 
 def test_two_rounds_learn_while_terminals_move_and_leave_maps_and_a_timeline(

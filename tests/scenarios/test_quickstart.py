@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
+from scenario_run import declared, run_in_process
 
 from flower_edge.errors import ConfigError, DataError
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.launching.launcher import launch
-from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.store import RunFolder
 
 APP = Path(__file__).parents[2] / "scenarios" / "quickstart"
@@ -25,29 +22,8 @@ pytest.importorskip("torch", reason="the quickstart's default model needs torch"
 pytest.importorskip("sklearn", reason="the quickstart's default data come with scikit-learn")
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def declared() -> dict[str, Any]:
-    return dict(_flat(tomllib.loads((APP / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]))
-
-
 def in_process(folder: Path, monkeypatch: pytest.MonkeyPatch, faults: Any = (), **replaced: Any) -> RunFolder:
-    monkeypatch.syspath_prepend(str(APP))
-    monkeypatch.setenv("FLOWER_EDGE_RUNS", str(folder))
-    monkeypatch.delenv("FLOWER_EDGE_DATA", raising=False)
-    from quickstart_tiers.client_app import app as terminals
-    from quickstart_tiers.server_app import app as centre
-
-    config = {**declared(), **SHORT, **replaced}
-    with LocalGrid(terminals, 12, run_config=config, script=faults) as grid:
-        centre(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config))
-    return RunFolder.open("latest", root=folder)
+    return run_in_process(APP, 12, folder, monkeypatch, {**SHORT, **replaced}, faults)
 
 
 def scores(run: RunFolder) -> dict[str, list[float]]:
@@ -68,8 +44,8 @@ def test_the_config_in_pyproject_is_the_one_the_model_declares(monkeypatch: pyte
 
     from flower_edge.config import known_keys, read_config
 
-    assert set(known_keys(Quickstart)) == set(declared())
-    assert read_config(Quickstart, declared()) == Quickstart()
+    assert set(known_keys(Quickstart)) == set(declared(APP))
+    assert read_config(Quickstart, declared(APP)) == Quickstart()
 
 
 def test_two_rounds_in_process_learn_and_leave_a_readable_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

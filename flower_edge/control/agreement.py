@@ -61,7 +61,7 @@ def disagreement(matrices: list[sparse.csr_matrix]) -> float:
 
     Exact up to 200 nodes; beyond, estimated with random signs (Hutchinson 1990), the same ones in every call.
     """
-    nodes, period = matrices[0].shape[0], len(matrices)
+    nodes, period = int(matrices[0].shape[0]), len(matrices)
     if nodes <= 1:
         return 0.0
     if period == 1 and nodes <= _DENSE:

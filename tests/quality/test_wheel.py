@@ -22,6 +22,7 @@ COPIED = (
     "tests/toy.py",
     "tests/core",
     "tests/strategies/test_layered.py",
+    "tests/strategies/test_gossip.py",
     "tests/strategies/test_hierarchical.py",
 )
 #: Extras: what a device without them must not need.

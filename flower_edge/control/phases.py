@@ -28,7 +28,7 @@ from .deadlines import deadlines_s, shares_for
 from .known import look, remember, topology_of
 from .ready_times import ReadyTimes, forget, ready_times, remember_ready
 
-__all__ = ["Outlook", "Phase", "begin", "go_on", "one_phase"]
+__all__ = ["Outlook", "Phase", "begin", "go_on"]
 
 #: Plans are made again when P has been seen so often: first a little, then enough.
 _P_KNOWN_AFTER = (1, 4, 12)
@@ -79,12 +79,6 @@ class Outlook:
 
 #: Makes phases from an outlook; the mapping says, in plain values, what was chosen and why.
 Planner = Callable[[Outlook], tuple[list[Phase], Mapping[str, Any]]]
-
-
-def one_phase(weights: Floats) -> list[Phase]:
-    """The plan with the same weights in every round, float64 [links]."""
-    links = np.flatnonzero(weights > 0.0)
-    return [Phase(links, weights[links])]
 
 
 def begin(planner: Planner, start: Start) -> tuple[Control, State]:

@@ -30,6 +30,10 @@ class CodecError(EdgeError, ValueError):
     """Arrays a codec cannot carry, a payload that is not one of its own, or a codec nobody knows."""
 
 
+class CodecGap(CodecError):
+    """A change to a model that is not held here: a packet before it is missing. A plain packet puts it right."""
+
+
 class PeerError(EdgeError, ValueError):
     """A mailbox that cannot be used as asked."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import logging
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -13,6 +15,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import flwr.app  # noqa: F401  Flower sets its logger's level when it is imported
 
 logging.getLogger("flwr").setLevel(logging.WARNING)
+
+# Numba looks for the package of this name, and would find the folder of our tests of coverage.
+if getattr(importlib.util.find_spec("coverage"), "origin", None) is None:
+    sys.modules["coverage"] = None  # type: ignore[assignment]
 
 try:
     from hypothesis import settings

@@ -16,16 +16,37 @@ from typing import Any, Protocol, cast
 import numpy.typing as npt
 
 from ..errors import CodecError
+from .model_form import Arrays
+from .moment import NO_MOMENT, Moment
 
 __all__ = ["Arrays", "Codec", "State", "from_config", "label"]
 
-#: A model: name of each array to the array, in the model's own order.
-Arrays = Mapping[str, npt.NDArray[Any]]
 #: What a codec remembers: nested dicts and lists of plain values and arrays.
 State = dict[str, Any]
 
 #: Kind to the module and class that answer it. Closed on purpose: a config that came over the wire names no code.
-_KINDS = {"identity": ("identity", "Identity")}
+_KINDS = {
+    "identity": ("identity", "Identity"),
+    "half": ("half", "Half"),
+    "block": ("block", "Block"),
+    "eden": ("eden", "Eden"),
+    "sign": ("sign", "Sign"),
+    "correlated": ("correlated", "Correlated"),
+    "top_k": ("top_k", "TopK"),
+    "random_k": ("random_k", "RandomK"),
+    "low_rank": ("low_rank", "LowRank"),
+    "predicted": ("predicted", "Predicted"),
+    "error_feedback": ("error_feedback", "ErrorFeedback"),
+    "delta": ("delta", "Delta"),
+    "by_layer": ("by_layer", "ByLayer"),
+    "by_size": ("by_size", "BySize"),
+    "shared_support": ("shared_support", "SharedSupport"),
+    "lgc": ("lgc.lgc", "Lgc"),
+    "rate_controlled": ("rate_controlled", "RateControlled"),
+    "log4": ("log4", "Log4"),
+}
+#: How deep codecs may nest in a config.
+_DEEPEST = 8
 
 
 class Codec(Protocol):
@@ -44,15 +65,15 @@ class Codec(Protocol):
         """
         ...
 
-    def encode(self, x: Arrays, state: State) -> tuple[bytes, State]:
-        """The bytes of a model, and the state after it.
+    def encode(self, x: Arrays, state: State, at: Moment = NO_MOMENT) -> tuple[bytes, State]:
+        """The bytes of a model, and the state after it. `at`: round, node and what both ends know already.
 
         Raises:
             CodecError: `x` has not the names, shapes and dtypes of the model the state was made for.
         """
         ...
 
-    def decode(self, payload: bytes, state: State) -> tuple[dict[str, npt.NDArray[Any]], State]:
+    def decode(self, payload: bytes, state: State, at: Moment = NO_MOMENT) -> tuple[dict[str, npt.NDArray[Any]], State]:
         """The model in a payload, in the order of `init`, and the state after it. The arrays may be read-only.
 
         Raises:
@@ -66,34 +87,57 @@ class Codec(Protocol):
 
 
 def from_config(config: Mapping[str, Any]) -> Codec:
-    """The codec that `config()` described.
+    """The codec that `config()` described, nested ones within.
 
     Raises:
-        CodecError: an unknown kind, an unknown or missing option; it says which are known.
+        CodecError: an unknown kind, another version, an unknown or missing option; it says which are known.
 
     >>> from_config({"kind": "identity"})
     Identity()
-    >>> from_config({"kind": "zip"})
+    >>> from_config({"kind": "identity", "level": 3})
     Traceback (most recent call last):
     ...
-    flower_edge.errors.CodecError: codec of kind 'zip': expected one of 'identity'; install the same flower-edge \
-version on both sides
+    flower_edge.errors.CodecError: codec 'identity' has no option 'level'; leave it out
     """
+    return cast(Codec, _built(config, 0))
+
+
+def _built(config: object, depth: int) -> Any:
     kind = config.get("kind") if isinstance(config, Mapping) else None
-    if not isinstance(kind, str) or kind not in _KINDS:
+    if not isinstance(config, Mapping) or not isinstance(kind, str) or kind not in _KINDS:
         known = ", ".join(map(repr, sorted(_KINDS)))
         raise CodecError(
             f"codec of kind {kind!r}: expected one of {known}; install the same flower-edge version on both sides"
         )
+    if depth > _DEEPEST:
+        raise CodecError(f"codecs nested deeper than {_DEEPEST}: expected a config that a codec made")
     module, name = _KINDS[kind]
     made: Any = getattr(importlib.import_module(f".{module}", __package__), name)
-    options = {option: value for option, value in config.items() if option != "kind"}
+    expected = getattr(made, "version", 1)
+    if config.get("version", expected) != expected:
+        raise CodecError(
+            f"codec {kind!r} of version {config['version']!r}, this side reads {expected}; "
+            "install the same flower-edge version on both sides"
+        )
+    options = {option: value for option, value in config.items() if option not in ("kind", "version")}
     if unknown := sorted(set(map(str, options)) - {field.name for field in fields(made)}):
         raise CodecError(f"codec {kind!r} has no option {', '.join(map(repr, unknown))}; leave it out")
     try:
-        return cast(Codec, made(**options))
-    except TypeError as error:  # an option without a default is missing
-        raise CodecError(f"codec {kind!r} cannot be built from {options}: {error}") from error
+        return made(**{option: _option(value, depth + 1) for option, value in options.items()})
+    except CodecError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:  # an option is missing, or no value of its type
+        raise CodecError(f"codec {kind!r} cannot be built from {str(options)[:200]}: {error}") from error
+
+
+def _option(value: Any, depth: int) -> Any:
+    if isinstance(value, Mapping):
+        return _built(value, depth)
+    if isinstance(value, list | tuple):
+        if depth > 2 * _DEEPEST:
+            raise CodecError("lists nested too deep: expected a config that a codec made")
+        return tuple(_option(entry, depth + 1) for entry in value)
+    return value
 
 
 def label(codec: Codec) -> str:

@@ -7,26 +7,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import CodecError
-from .codec import Arrays, State
+from .layout import Floats, Layout, refuse_non_finite
+from .model_form import Arrays, check_form, form_of, gather, layout_of, little, read_arrays
+from .moment import NO_MOMENT, Moment
+from .vector_codec import State, VectorCodec
 
 __all__ = ["Identity"]
 
-#: Dtypes that mean the same bytes on every machine. By name: bfloat16 and its kin are dtypes of other packages.
-_CARRIED = frozenset(
-    ["bool", "float16", "float32", "float64", "complex64", "complex128"]
-    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
-)
-
 
 @dataclass(frozen=True)
-class Identity:
-    """Raw little-endian bytes in the order of the model.
+class Identity(VectorCodec):
+    """Raw little-endian bytes in the order of the model; nested in another codec, those of its float32 values.
 
     >>> codec = Identity()
     >>> state = codec.init({"w": np.zeros((2,), np.float32), "b": np.zeros((), np.uint8)})
@@ -35,65 +32,77 @@ class Identity:
     (9, {'w': array([1., 2.], dtype=float32), 'b': array(7, dtype=uint8)})
     """
 
+    kind: ClassVar[str] = "identity"
+    exact: ClassVar[bool] = True
+
+    @property
+    def unbiased(self) -> bool:
+        """Trivially."""
+        return True
+
+    @property
+    def linear(self) -> bool:
+        """Trivially."""
+        return True
+
+    def contraction(self, size: int) -> float | None:
+        """Nothing is left out."""
+        return 1.0
+
+    def pack(self, v: Floats, layout: Layout, state: State, at: Moment) -> tuple[bytes, State]:
+        """float32, little-endian."""
+        refuse_non_finite(v, layout)
+        return v.astype("<f4", copy=False).tobytes(), state
+
+    def unpack(self, data: memoryview, layout: Layout, state: State, at: Moment) -> tuple[Floats, State]:
+        """Over the payload's own bytes: read-only."""
+        if len(data) != 4 * layout.size:
+            raise CodecError(f"{len(data)} bytes for {layout.size} float32 values, expected {4 * layout.size}")
+        v = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+        refuse_non_finite(v, layout)
+        return v, state
+
     def init(self, like: Arrays) -> State:
         """Names, shapes and dtypes of the model.
 
         Raises:
             CodecError: a dtype whose bytes do not mean the same everywhere: bfloat16, objects, texts, long doubles.
         """
-        for name, array in like.items():
-            if array.dtype.name not in _CARRIED or array.dtype.hasobject:
-                raise CodecError(
-                    f"{name!r} has dtype {array.dtype.name}: the identity codec carries {', '.join(sorted(_CARRIED))}; "
-                    "convert the array before it is encoded, say with astype('float32')"
-                )
-        return {
-            "names": list(like),
-            "shapes": [list(array.shape) for array in like.values()],
-            "dtypes": [array.dtype.name for array in like.values()],
-        }
+        return form_of(like)
 
-    def encode(self, x: Arrays, state: State) -> tuple[bytes, State]:
+    def encode(self, x: Arrays, state: State, at: Moment = NO_MOMENT) -> tuple[bytes, State]:
         """The bytes of all arrays, in the order of `init` whatever the order of `x`."""
-        names = state["names"]
-        if set(x) != set(names):
-            missing, other = [n for n in names if n not in x], [n for n in x if n not in names]
-            raise CodecError(f"arrays that are not the model's: missing {missing[:6]}, unexpected {other[:6]}")
-        parts: list[npt.NDArray[Any]] = []
-        for name, shape, dtype in zip(names, state["shapes"], state["dtypes"], strict=True):
-            array = x[name]
-            if list(array.shape) != shape or array.dtype.name != dtype:
-                raise CodecError(
-                    f"{name!r} is {array.dtype.name} {tuple(array.shape)}, expected {dtype} {tuple(shape)}; "
-                    "return arrays of the model's shapes, and cast them back with wire.cast_like"
-                )
-            parts.append(np.ascontiguousarray(array, dtype=_little(dtype)).reshape(-1).view(np.uint8))
+        check_form(x, state)
+        parts = [
+            np.ascontiguousarray(x[name], dtype=little(dtype)).reshape(-1).view(np.uint8)
+            for name, dtype in zip(state["names"], state["dtypes"], strict=True)
+        ]
         return b"".join(part.data for part in parts), state
 
-    def decode(self, payload: bytes, state: State) -> tuple[dict[str, npt.NDArray[Any]], State]:
+    def decode(self, payload: bytes, state: State, at: Moment = NO_MOMENT) -> tuple[dict[str, npt.NDArray[Any]], State]:
         """Arrays over the payload's own bytes: read-only, nothing is copied where the machine is little-endian."""
-        dtypes = [_little(dtype) for dtype in state["dtypes"]]
-        counts = [math.prod(shape) for shape in state["shapes"]]
-        expected = sum(count * dtype.itemsize for count, dtype in zip(counts, dtypes, strict=True))
-        if len(payload) != expected:
+        sizes = [
+            little(dtype).itemsize * math.prod(shape)
+            for shape, dtype in zip(state["shapes"], state["dtypes"], strict=True)
+        ]
+        if len(payload) != sum(sizes):
             raise CodecError(
-                f"payload of {len(payload)} bytes, expected {expected} for this model; "
+                f"payload of {len(payload)} bytes, expected {sum(sizes)} for this model; "
                 "build the model with the same name and options on both sides"
             )
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        offset = 0
-        for name, shape, dtype, count in zip(state["names"], state["shapes"], dtypes, counts, strict=True):
-            flat = np.frombuffer(payload, dtype, count, offset) if count else np.empty(0, dtype)
-            if dtype == np.bool_ and (flat.view(np.uint8) > 1).any():
-                raise CodecError(f"{name!r} is bool and holds a byte that is neither 0 nor 1; the payload was altered")
-            arrays[name] = flat.reshape(shape).astype(dtype.newbyteorder("="), copy=False)
-            offset += count * dtype.itemsize
+        arrays, _ = read_arrays(memoryview(payload), state)
         return arrays, state
+
+    def decode_update(
+        self, payload: bytes, state: State, at: Moment = NO_MOMENT
+    ) -> tuple[dict[str, npt.NDArray[Any]], Floats, State]:
+        """What is no float, by name, and the floats as one vector."""
+        arrays, state = self.decode(payload, state)
+        layout = layout_of(state)
+        v = gather(arrays, layout)
+        refuse_non_finite(v, layout)
+        return {name: array for name, array in arrays.items() if name not in layout.names}, v, state
 
     def config(self) -> dict[str, Any]:
         """The kind; there is nothing to choose."""
         return {"kind": "identity"}
-
-
-def _little(dtype: str) -> np.dtype[Any]:
-    return np.dtype(dtype).newbyteorder("<")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from laws.codec_laws import CodecLaws
+from laws.vector_codec_laws import VectorCodecLaws
 
 from flower_edge.codecs.codec import Codec, from_config, label
 from flower_edge.codecs.identity import Identity
@@ -17,7 +17,7 @@ from flower_edge.errors import CodecError
 DTYPES = ["bool", "uint8", "int8", "uint16", "int32", "int64", "float16", "float32", "float64", "complex64"]
 
 
-class TestIdentity(CodecLaws):
+class TestIdentity(VectorCodecLaws):
     def make(self) -> Codec:
         return Identity()
 
@@ -89,7 +89,7 @@ def test_a_truth_value_that_is_neither_is_refused() -> None:
 
 @pytest.mark.parametrize("config", [{}, {"kind": "zip"}, {"kind": ["identity"]}, {"kind": "codec"}, "identity", None])
 def test_a_codec_nobody_knows_is_refused_with_those_that_are_known(config: object) -> None:
-    with pytest.raises(CodecError, match="expected one of 'identity'"):
+    with pytest.raises(CodecError, match=r"expected one of .*'identity'"):
         from_config(config)  # type: ignore[arg-type]
 
 

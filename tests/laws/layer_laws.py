@@ -10,10 +10,12 @@ from __future__ import annotations
 import copy
 import random
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from toy import initial_model, same_model, toy_app
@@ -46,6 +48,9 @@ def _strategy() -> FedAvg:
 class LayerLaws(ABC):
     """Laws of a layer on the toy federation."""
 
+    #: What its nodes run: a layer that has another half there brings its mod.
+    app: ClassVar[Callable[[], ClientApp]] = staticmethod(toy_app)
+
     @abstractmethod
     def make(self) -> Layer[Any]:
         """The layer under test, configured the same way every time."""
@@ -60,7 +65,7 @@ class LayerLaws(ABC):
                 kept.append(arguments[-1])
                 return super().configure_train(*arguments)
 
-        with LocalGrid(toy_app(), NODES) as grid:
+        with LocalGrid(self.app(), NODES) as grid:
             strategy = Keeping(fraction_train=0.8, fraction_evaluate=0.4)
             result = Layered(strategy, layer).start(grid, initial_model(), num_rounds=rounds)
         return result.arrays, kept[0]
@@ -95,7 +100,7 @@ class LayerLaws(ABC):
         assert all(type(value) in (int, float) for value in session.metrics().values())
 
     def test_messages_that_share_one_content_are_not_changed_in_place(self) -> None:
-        with LocalGrid(toy_app(), NODES) as grid:
+        with LocalGrid(self.app(), NODES) as grid:
             session = LayeredGrid(grid, [self.make()])
             content = RecordDict({"arrays": initial_model(), "config": ConfigRecord({"server-round": 1})})
             nodes = list(session.get_node_ids())

@@ -19,11 +19,10 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
-from flower_edge.codecs.codec import Codec, from_config, label
-from flower_edge.errors import CodecError, ProtocolError, StateError
+from flower_edge.codecs.codec import from_config
+from flower_edge.errors import ProtocolError, StateError
 from flower_edge.peers.mailbox import Mailbox
 from flower_edge.peers.opening import open_mailbox
-from flower_edge.peers.packet import Packet
 from flower_edge.peers.relay import Delivery
 from flower_edge.runtime.gossip_messages import (
     DATA_RECORD,
@@ -32,6 +31,7 @@ from flower_edge.runtime.gossip_messages import (
     PACKET_RECORD,
     Order,
     Report,
+    earlier_letters_in,
     from_json,
     letters_in,
 )
@@ -39,6 +39,7 @@ from flower_edge.runtime.node_state import NodeState
 from flower_edge.wire import arrays_of, cast_like, check_model, model_spec, packet_record, record_of
 
 from .gossip_mixture import Mixture
+from .gossip_packets import Correspondence, lossy, mailboxes, mixing
 from .gossip_row import OwnRow
 
 __all__ = ["gossip_mod"]
@@ -78,32 +79,37 @@ def _train(order: Order, message: Message, context: Context, call_next: ClientAp
     if not order.fresh and not saved:
         return _lost(order, message)
     name, start = _started(order, given, saved)
-    state: Tree = {"name": name, "codec": saved.get("codec"), "peers": saved.get("peers") or {}}
+    letters = Correspondence(order, codec, saved, start)
     row = OwnRow(order, saved.get("row")) if order.row else None
     if row is not None:
         share = row.share()
         order = replace(order, weights=[share.get(sender, 0.0) for sender in order.senders])
     with open_mailbox(from_json(order.mailbox, sender="the server"), order.index, _inbox(given)) as mailbox:
         mixture = Mixture(start)
-        past = _past(order, saved)
-        measured_s = _mix(mixture, mailbox, order, codec, state, past)
+        past = _past(order, saved, letters)
+        measured_s = _mix(mixture, mailbox, order, letters, past, earlier_letters_in(given, sender="the server"))
         mixed = mixture.model()
         message.content = _for_training(given, name, mixed, context)
         reply = call_next(message, context) if order.train else Message(RecordDict(), reply_to=message)
         if reply.has_error():
             return reply
         trained = _trained(reply, name, mixed) if order.train else mixed
-        own = state["codec"] if state["codec"] is not None else codec.init(trained)
-        payload, state["codec"] = codec.encode(trained, own)
-        packet = Packet(order.round, order.index, 0, label(codec), payload)
+        packet = letters.write(trained)
         processing_s = time.monotonic() - begun_s
         mailbox.post(packet, order.to, processing_s=processing_s)
-        mailbox.forget(order.keep_from)
+        mailbox.forget(order.keep_from - order.catch_up)
         data = packet.to_bytes()
-    state["arrays"], state["row"] = trained, None if row is None else row.tree()
     oldest = order.keep_from + 1  # of those that the next round may ask for
-    state["round"], state["past"] = order.round, {str(n): model for n, model in past.items() if n >= oldest}
-    memory.save(state)
+    memory.save(
+        {
+            "name": name,
+            "arrays": trained,
+            "round": order.round,
+            "past": {str(n): model for n, model in past.items() if n >= oldest},
+            "row": None if row is None else row.tree(),
+            **letters.tree(),
+        }
+    )
     report = Report(
         round=order.round,
         index=order.index,
@@ -114,6 +120,8 @@ def _train(order: Order, message: Message, context: Context, call_next: ClientAp
         heard_s=[] if any(s is None for s in measured_s.values()) else [float(s or 0.0) for s in measured_s.values()],
         posted_bits=8 * len(data),
         requirements="" if row is None else row.requirements(),
+        plain=letters.plain,
+        wants_plain=letters.wants,
     )
     out = RecordDict({key: value for key, value in reply.content.items() if not isinstance(value, ArrayRecord)})
     if not out.metric_records:
@@ -153,39 +161,44 @@ def _inbox(given: RecordDict) -> dict[int, Delivery]:
     return {sender: Delivery(data) for sender, data in letters_in(given, sender="the server").items()}
 
 
-def _past(order: Order, saved: Tree) -> dict[int, Arrays]:
-    """What this worker posted itself in the rounds of which packets may still come: where none may be old, the last."""
+def _past(order: Order, saved: Tree, letters: Correspondence) -> dict[int, Arrays]:
+    """What neighbours believe of this worker, by the rounds of which packets may still come; at least the last."""
     if not saved:
         return {}
-    kept = {int(number): model for number, model in saved["past"].items()}
-    return {n: model for n, model in {**kept, int(saved["round"]): saved["arrays"]}.items() if n >= order.keep_from}
+    kept = {int(number): model for number, model in saved["past"].items() if int(number) >= order.keep_from}
+    last = int(saved["round"])
+    return {**kept, last: letters.believed(saved["arrays"])}
 
 
 def _mix(
-    mixture: Mixture, mailbox: Mailbox, order: Order, codec: Codec, state: Tree, past: Mapping[int, Arrays]
+    mixture: Mixture,
+    mailbox: Mailbox,
+    order: Order,
+    letters: Correspondence,
+    past: Mapping[int, Arrays],
+    early: Mapping[int, Mapping[int, bytes]],
 ) -> dict[int, float | None]:
     """Add what the mailbox has of each neighbour; seconds on the link by sender. What cannot be read counts as missing.
 
     One after the other: at most one neighbour's model is decoded at a time.
     """
     measured_s: dict[int, float | None] = {}
+    part, differs = mixing(letters.codec), lossy(letters.codec)
+    earlier = mailboxes(mailbox, order, early)
     # A packet is old against the own model, not against a round that nobody took part in.
     newest = max(past, default=0)
     for sender, sent_in, weight in zip(order.senders, order.sent_in, order.weights, strict=True):
-        letter = mailbox.collect(sent_in, [sender]).get(sender)
-        if letter is None:
+        found = letters.read(sender, sent_in, mailbox, earlier)
+        if found is None:
             continue
-        known = state["peers"].get(str(sender))
-        try:
-            if letter.packet.codec != label(codec):
-                raise CodecError(f"a packet encoded by {letter.packet.codec!r}, expected {label(codec)!r}")
-            model, after = codec.decode(letter.packet.payload, codec.init(mixture.start) if known is None else known)
-        except CodecError as error:
-            log.warning("node %d does not mix what node %d posted: %s", order.index, sender, error)
-            state["peers"].pop(str(sender), None)
-            continue
-        state["peers"][str(sender)] = after
-        mixture.add(weight, model, age=max(0, newest - sent_in), own=past.get(sent_in))
+        model, letter = found
+        age, own = max(0, newest - sent_in), past.get(sent_in)
+        if differs and age == 0:
+            # Replicas are compared with replicas: what neighbours do not know yet is not taken back.
+            own = past.get(newest)
+        elif age == 0:
+            own = None
+        mixture.add(weight * part, model, age=age, own=own)
         measured_s[sender] = letter.link_s
     return measured_s
 

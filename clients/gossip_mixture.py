@@ -9,10 +9,15 @@ applied to differences of equal age,
 which at age 0 is the line above. The factor is what a delay costs: x(t + 1) = x(t) - w x(t - a) only comes to rest for
 w < 2 sin(pi / (2 (2 a + 1))), and a row's differences can add up to twice its weights.
 
+The same difference is taken where neighbours believe something else of a worker than it is, because a codec leaves
+something out: x_j - x_i of what all believe of both. It keeps the mean of the models, and takes back nothing of what a
+worker could not tell yet.
+
 Nothing here decodes, trains or sends.
 
 Source: Lian et al., "Can decentralized algorithms outperform centralized algorithms?", NeurIPS 2017; for the bound
-Levin, May, "A note on difference-delay equations", Theoretical Population Biology, 1976. The correction is ours.
+Levin, May, "A note on difference-delay equations", Theoretical Population Biology, 1976. The correction is ours. For
+what others believe: Koloskova, Stich, Jaggi, ICML 2019, Algorithm 2, line 8.
 """
 
 from __future__ import annotations
@@ -66,15 +71,16 @@ class Mixture:
 
         Args:
             age: by how many rounds it is older than x_i.
-            own: x_i as it was then; where that is not known any more, an old model is mixed as it is, damped.
+            own: x_i as it was then, or as neighbours believe it is; None where it is x_i, or not known any more: an old
+                model is then mixed as it is, damped.
         """
-        moved = age > 0 and own is not None
+        moved = own is not None
         weight *= damped(age)
         squared, size = 0.0, 0
         for name, x in self.start.items():
             other = model[name].astype(np.result_type(x, np.float64))
             with np.errstate(over="ignore", invalid="ignore"):  # a model that grew beyond all bounds is told as such
-                difference = other - (own[name] if moved and own is not None else x)
+                difference = other - (x if own is None else own[name])
                 squared += float(np.vdot(difference, difference).real)
                 if moved:
                     other = difference

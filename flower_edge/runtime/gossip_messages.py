@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, get_type_hints
 
@@ -21,12 +21,15 @@ from ..wire import PACKET_SCHEMA
 
 __all__ = [
     "DATA_RECORD",
+    "EARLIER_RECORD",
     "GOSSIP_RECORD",
     "INBOX_RECORD",
     "PACKET_RECORD",
     "SCHEMA",
     "Order",
     "Report",
+    "earlier_letters_in",
+    "earlier_record",
     "from_json",
     "inbox_record",
     "letters_in",
@@ -37,12 +40,14 @@ __all__ = [
 GOSSIP_RECORD: Final = "flower-edge.gossip"
 #: Packets of neighbours that the server relays, one array per sender.
 INBOX_RECORD: Final = "flower-edge.gossip-inbox"
+#: Packets that were posted before those, where a codec needs every one of a sender.
+EARLIER_RECORD: Final = "flower-edge.gossip-earlier"
 #: The worker's own packet, in its reply.
 PACKET_RECORD: Final = "flower-edge.gossip-packet"
 #: A data set that the server hands out with the task.
 DATA_RECORD: Final = "flower-edge.gossip-data"
 #: Version of all of them.
-SCHEMA: Final = "flower-edge.gossip/1"
+SCHEMA: Final = "flower-edge.gossip/2"
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ class Order:
         codec: JSON of the codec's config.
         mailbox: JSON of how to reach the mailbox.
         returns_packet: whether the packet is to come with the reply.
+        plain: post the whole model, not what it has changed by, where the codec tells changes: somebody cannot follow.
+        known: the round of this worker's packet that the server could read last; 0 where it is none. A worker that has
+            posted since, and tells changes, posts its whole model.
+        common: all workers begin afresh, from the same model: it need not be told to anybody.
+        catch_up: for how many rounds before `keep_from` letters are kept, for those who missed some.
     """
 
     round: int
@@ -84,6 +94,10 @@ class Order:
     codec: str = ""
     mailbox: str = ""
     returns_packet: bool = True
+    plain: bool = False
+    known: int = 0
+    common: bool = False
+    catch_up: int = 0
 
     def write(self) -> ConfigRecord:
         """As a record."""
@@ -113,6 +127,8 @@ class Report:
         heard_s: what the mailbox measured of each heard link, NaN where it does not.
         posted_bits: size of its packet.
         requirements: JSON of its requirement values, or of the signals among them; empty where it tells none.
+        plain: its packet tells the whole model, not a change.
+        wants_plain: senders whose changes it cannot follow: it needs one packet that tells the whole model.
     """
 
     round: int
@@ -125,6 +141,8 @@ class Report:
     heard_s: list[float] = field(default_factory=list)
     posted_bits: int = 0
     requirements: str = ""
+    plain: bool = False
+    wants_plain: list[int] = field(default_factory=list)
 
     def write(self) -> ConfigRecord:
         """As a record."""
@@ -200,16 +218,36 @@ def letters_in(content: RecordDict, *, sender: str) -> dict[int, bytes]:
     Raises:
         WireError: something that is no packet.
     """
-    record = content.get(INBOX_RECORD)
-    letters: dict[int, bytes] = {}
+    return {number: data for (number,), data in _letters(content.get(INBOX_RECORD), "from-", 1, sender)}
+
+
+def earlier_record(letters: Mapping[tuple[int, int], bytes]) -> ArrayRecord:
+    """Packets by round and sender, as one record. The bytes are not copied."""
+    return ArrayRecord(
+        {f"in-{r}-{s}": Array("uint8", (len(data),), PACKET_SCHEMA, data) for (r, s), data in letters.items()}
+    )
+
+
+def earlier_letters_in(content: RecordDict, *, sender: str) -> dict[int, dict[int, bytes]]:
+    """Inverse of `earlier_record`, by round; nothing where there is none.
+
+    Raises:
+        WireError: something that is no packet.
+    """
+    found: dict[int, dict[int, bytes]] = {}
+    for (round_, number), data in _letters(content.get(EARLIER_RECORD), "in-", 2, sender):
+        found.setdefault(round_, {})[number] = data
+    return found
+
+
+def _letters(record: object, prefix: str, count: int, sender: str) -> Iterator[tuple[tuple[int, ...], bytes]]:
     if not isinstance(record, ArrayRecord):
-        return letters
+        return
     for name, array in record.items():
-        number = name.removeprefix("from-")
-        if array.stype != PACKET_SCHEMA or not number.isdecimal():
+        numbers = name.removeprefix(prefix).split("-")
+        if array.stype != PACKET_SCHEMA or len(numbers) != count or not all(map(str.isdecimal, numbers)):
             raise WireError(f"{sender} relayed {name!r} labelled {array.stype!r}; expected packets of {PACKET_SCHEMA}")
-        letters[int(number)] = array.data
-    return letters
+        yield tuple(map(int, numbers)), array.data
 
 
 def to_json(value: Mapping[str, Any]) -> str:

@@ -8,6 +8,9 @@ from typing import Any, Final
 
 from flwr.serverapp import Grid
 
+from flower_edge.codecs.codec import Codec
+from flower_edge.codecs.delta import Delta, kinds_in
+from flower_edge.codecs.vector_codec import VectorCodec
 from flower_edge.errors import ConfigError, NestingError, ResumeError
 from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.steps.grid import SteppedGrid
@@ -15,7 +18,7 @@ from flower_edge.runtime.wrapped_grid import find
 
 from .initial import INITIAL, Initial
 
-__all__ = ["check_arguments", "check_grid", "check_options", "check_settings"]
+__all__ = ["check_arguments", "check_codec", "check_grid", "check_options", "check_settings"]
 
 _CHOICES: Final = {
     "signalling": ("rows", "requirements", "scalars"),
@@ -23,6 +26,8 @@ _CHOICES: Final = {
     "final": ("server", "averaging", "local"),
     "evaluate": ("own", "mean"),
 }
+#: Kinds of codecs that carry whole models as well: what they round off is small beside each number, or block.
+_WHOLE: Final = frozenset(["identity", "half", "block", "by_layer", "by_size"])
 
 
 def check_arguments(
@@ -60,6 +65,27 @@ def check_arguments(
         raise ConfigError(f"averaged_to = {averaged_to!r}: expected a share of the distance, between 0 and 1")
     if not 0 <= fraction_evaluate <= 1:
         raise ConfigError(f"fraction_evaluate = {fraction_evaluate!r}: expected a share from 0 to 1")
+
+
+def check_codec(codec: Codec) -> None:
+    """Refuse codecs that cannot carry what neighbours tell each other.
+
+    Raises:
+        ConfigError: names the codec, and what to take instead.
+    """
+    if not isinstance(codec, VectorCodec | Delta):
+        return
+    if isinstance(codec, Delta):
+        if codec.inner.teacher() is not None:
+            raise ConfigError(
+                f"codec = {codec!r}: {codec.inner.kind!r} lives on what a server publishes to all, and neighbours hear "
+                "none; take one that needs nothing, such as Delta(Sign())"
+            )
+    elif unfit := sorted(set(kinds_in(codec.config())) - _WHOLE):
+        raise ConfigError(
+            f"codec = {codec!r}: neighbours exchange whole models, and {', '.join(map(repr, unfit))} is made for what "
+            "has changed; take Delta of it, which remembers what was left out: codec=Delta(Sign())"
+        )
 
 
 def check_grid(grid: Grid, staleness: int) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from flower_edge.codecs.codec import Arrays, Codec
+from flower_edge.codecs.delta import Delta
 from flower_edge.control.baselines import equal_control
 from flower_edge.control.controller import Controller, Start
 from flower_edge.errors import TopologyError
@@ -24,6 +25,7 @@ from .environment import Environment, Unmodelled
 from .group import Group
 from .initial import Initial, initial_control
 from .membership import Membership
+from .replicas import Replicas
 from .signalling import make_signalling
 from .timing import Timing
 
@@ -37,7 +39,7 @@ log = getLogger("flwr.edge")
 
 @dataclass(frozen=True)
 class Founder:
-    """What every group of a run has in common; fields as the arguments of `Gossip`."""
+    """What every group of a run has in common; fields as the arguments of `Gossip`, and whether letters go directly."""
 
     controller: Controller
     signalling: Literal["rows", "requirements", "scalars"]
@@ -47,6 +49,7 @@ class Founder:
     initial: Initial
     seed: int
     membership: Membership
+    direct: bool
 
     @classmethod
     def of(cls, strategy: Gossip) -> Founder:
@@ -61,6 +64,7 @@ class Founder:
             initial=strategy.initial,
             seed=strategy.seed,
             membership=Membership(strategy.workers, world, strategy.away_rounds),
+            direct=strategy.mailbox != "relay",
         )
 
     def first(
@@ -106,6 +110,8 @@ class Founder:
         new.store, new.relayed = group.store, group.relayed
         stayed = {env.numbers[i] for i in range(len(env.numbers)) if i not in new.fresh}
         new.codec_states = {name: state for name, state in group.codec_states.items() if name in stayed}
+        new.replicas = group.replicas
+        new.replicas.keep(stayed)
         return new
 
     def _group(
@@ -134,6 +140,7 @@ class Founder:
             control=control,
             state=state,
             efficiency=efficiency,
+            replicas=Replicas(used=isinstance(self.codec, Delta), direct=self.direct),
             fresh=set(range(topology.nodes)),
             predicted_bits=self.payload_bits,
             defined_in=server_round,

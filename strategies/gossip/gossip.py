@@ -23,6 +23,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from flower_edge.codecs.codec import Codec
+from flower_edge.codecs.delta import Delta
 from flower_edge.codecs.identity import Identity
 from flower_edge.control.baselines import Equal
 from flower_edge.control.controller import Controller
@@ -34,9 +35,10 @@ from flower_edge.topology.topology import Topology
 from flower_edge.topology.world import World
 from flower_edge.wire import arrays_of, model_spec, record_of
 
-from .arguments import check_arguments, check_grid, check_options, check_settings
+from .arguments import check_arguments, check_codec, check_grid, check_options, check_settings
 from .averaging import Averaging
 from .evaluation import evaluate_messages, evaluation_metrics
+from .figures import figures
 from .founder import Founder
 from .group import Group
 from .initial import Initial
@@ -70,7 +72,8 @@ class Gossip(Strategy):
         signalling: `rows` (the server computes and sends them), or, with a `Dcent` controller, `requirements` or
             `scalars`, where workers determine their own rows.
         mailbox: `relay` (through the server) or `shared-memory` (all workers on one host).
-        codec: how models become packets.
+        codec: how models become packets; `Identity()` by default, `Delta(...)` to tell what has changed, see
+            docs/gossip_codecs.md. Packets of changes return to the server in every round.
         staleness: rounds by which a packet may be older than with a barrier; 0 waits for everybody.
         payload_bits: what a packet is taken to weigh on its link, to study a larger model than the one that is trained;
             by default the bytes that are really posted.
@@ -161,6 +164,7 @@ class Gossip(Strategy):
         self.mean_every, self.away_rounds = mean_every, away_rounds
         self.arrayrecord_key, self.configrecord_key = arrayrecord_key, configrecord_key
         self.weighted_by_key = weighted_by_key
+        check_codec(self.codec)
         make_signalling(signalling, self.controller)
         self._last: int | None = None
         self._forget()
@@ -255,9 +259,8 @@ class Gossip(Strategy):
         present = list(grid.get_node_ids())
         self.know(arrays)
         group = self.defined(grid, present, server_round)
-        if (given := digest(arrays)) != self._progress.given:
-            group.fresh = set(range(group.topology.nodes))
-            group.codec_states = {}
+        if (given := digest(arrays)) != self._progress.given or group.common:
+            group.begin_afresh(self._like)
         self._progress.given = given
         if self.averaging is None:
             group.foresee(server_round, group.start.payload_bits if group.seen is None else group.seen.payload_bits)
@@ -265,6 +268,7 @@ class Gossip(Strategy):
         config["server-round"] = server_round
         there, codec, mailbox = set(present), json.dumps(self.codec.config()), json.dumps(self._post.config(grid))
         messages: list[Message] = []
+        group.plan({i for node, i in group.env.index.items() if node in there})
         for node, i in group.env.index.items():
             if node not in there:
                 continue
@@ -290,7 +294,9 @@ class Gossip(Strategy):
         return messages
 
     def _packets_return(self, server_round: int) -> bool:
-        return self.mailbox == "relay" or self.averaging is not None or server_round % self.mean_every == 0
+        if self.mailbox == "relay" or self.averaging is not None or isinstance(self.codec, Delta):
+            return True
+        return server_round % self.mean_every == 0
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -316,7 +322,7 @@ class Gossip(Strategy):
         self._progress.decided(group, links_before, now_s(self._grid))
         metrics: dict[str, Any] = {
             **weighted_metrics(came.trained, self.weighted_by_key),
-            **group.figures(seen, in_force),
+            **figures(group, seen, in_force),
             **noted,
             **(group.traffic() if self.mailbox == "relay" else {}),
         }

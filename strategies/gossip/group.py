@@ -10,7 +10,7 @@ round t, and nobody waits for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field
 from logging import getLogger
 from typing import Any
@@ -19,8 +19,9 @@ import numpy as np
 
 from flower_edge.codecs.codec import Arrays, Codec, label
 from flower_edge.codecs.codec import State as CodecState
+from flower_edge.codecs.delta import Delta
+from flower_edge.codecs.moment import Moment
 from flower_edge.control.controller import Control, Controller, Observation, Start, State
-from flower_edge.control.costs import objective, round_time_s
 from flower_edge.control.resources import restored
 from flower_edge.errors import CodecError, ConfigError, TopologyError, WireError
 from flower_edge.peers.packet import Packet
@@ -30,8 +31,9 @@ from flower_edge.topology.rows import Floats, Indices
 from flower_edge.topology.topology import Topology
 
 from .environment import Environment
+from .replicas import Replicas
 from .signalling import Signalling
-from .timing import Timing, reached
+from .timing import Timing
 
 __all__ = ["Group", "Heard"]
 
@@ -64,6 +66,7 @@ class Group:
         efficiency: S as last known, float64 [links].
         store: packets that the server relays.
         codec_states: what the decoder of each sender's packets remembers, by number.
+        replicas: who can follow whose packets.
         fresh: workers that begin from the server's model in the next round.
         silent_rounds: for how many rounds each worker has not been there.
         predicted_bits: what every packet is taken to weigh on its link; None counts the real ones.
@@ -83,6 +86,7 @@ class Group:
     mixing: Control | None = None
     store: RelayStore = field(default_factory=RelayStore)
     codec_states: dict[int, CodecState] = field(default_factory=dict)
+    replicas: Replicas = field(default_factory=lambda: Replicas(used=False))
     fresh: set[int] = field(default_factory=set)
     silent_rounds: dict[int, int] = field(default_factory=dict)
     last_round: int = 0
@@ -118,6 +122,28 @@ class Group:
         self.control, self.state = self.controller.step(self.state, coming)
         self.check()
 
+    def begin_afresh(self, like: Arrays) -> None:
+        """All workers begin from this model, in the next round."""
+        self.fresh = set(range(self.topology.nodes))
+        begun = self.codec.begin(like) if isinstance(self.codec, Delta) else None
+        self.codec_states = {} if begun is None else dict.fromkeys(self.env.numbers, begun)
+        self.replicas.begin()
+
+    @property
+    def common(self) -> bool:
+        """Whether all workers begin afresh in the next round: from the same model, which all have."""
+        return len(self.fresh) == self.topology.nodes
+
+    def plan(self, there: Set[int]) -> None:
+        """Who is to post a whole model in the round that begins; `there` are the workers that take part, by row."""
+        if not self.replicas.used:
+            return
+        topology, names = self.topology, np.asarray(self.env.numbers, np.int64)
+        carries = np.flatnonzero(self.signalling.may_carry(self))
+        pairs = zip(names[topology.receiver[carries]].tolist(), names[topology.sender[carries]].tolist(), strict=True)
+        here, fresh = ({int(names[i]) for i in rows} for rows in (there, self.fresh & there))
+        self.replicas.plan(pairs, here, fresh, self.common)
+
     def check(self) -> None:
         """Refuse a control that cannot be carried out.
 
@@ -148,6 +174,10 @@ class Group:
             "returns_packet": returns_packet,
             "codec": codec,
             "mailbox": mailbox,
+            "plain": names[i] in self.replicas.wanted,
+            "known": self.replicas.read_in.get(names[i], 0),
+            "common": fresh and self.common,
+            "catch_up": self.replicas.catch_up,
         }
         if not fresh and self.mixing is not None:
             row = topology.row(i)
@@ -175,6 +205,15 @@ class Group:
         found: dict[int, Delivery] = {}
         for sender, sent_in in zip(order.senders, order.sent_in, strict=True):
             found.update(self.store.letters(order.index, round=sent_in, senders=[sender]))
+        return found
+
+    def earlier_letters(self, order: Order, *, relays: bool) -> dict[tuple[int, int], bytes]:
+        """Packets that a relaying server sends along where somebody has missed some, by round and sender."""
+        missed = self.replicas.missed(order.index, order.senders, order.sent_in)
+        found: dict[tuple[int, int], bytes] = {}
+        for number, sender in missed if relays else []:
+            for letter in self.store.letters(order.index, round=number, senders=[sender]).values():
+                found[number, sender] = letter.data
         return found
 
     # -- after a round -----------------------------------------------------------------------------------------------
@@ -211,7 +250,10 @@ class Group:
         self.mixing, self.seen, self.last_round = in_force, seen, round
         self.signalling.decide(self, seen)
         self.check()
-        self.store.forget(round - self.timing.staleness)
+        self.store.forget(round - self.timing.staleness - self.replicas.catch_up)
+        reports = {env.numbers[i]: came.report for i, came in heard.items()}
+        wishes = {number: report.wants_plain for number, report in reports.items()}
+        self.replicas.heard(round, wishes, [number for number, report in reports.items() if report.plain])
         for i in range(topology.nodes):
             self.silent_rounds[i] = 0 if i in heard else self.silent_rounds.get(i, 0) + 1
         return seen, in_force
@@ -244,7 +286,8 @@ class Group:
             if packet.codec != (expected := label(self.codec)):
                 raise WireError(f"a packet encoded by {packet.codec!r}, expected {expected!r}")
             state = self.codec_states.get(name) or self.codec.init(like)
-            arrays, self.codec_states[name] = self.codec.decode(packet.payload, state)
+            arrays, self.codec_states[name] = self.codec.decode(packet.payload, state, Moment(round, name))
+            self.replicas.read(name, round)
             if relayed:
                 to = [self.env.numbers[k] for k in self.topology.receiver[self.links_from(i)].tolist()]
                 self.store.put(name, [Posted(data, tuple(to))], round=round)
@@ -252,19 +295,6 @@ class Group:
             log.warning("\tround %d: the packet of worker %d is not used: %s", round, name, error)
             return None
         return arrays
-
-    def figures(self, seen: Observation, control: Control) -> dict[str, float]:
-        """Numbers of a round worth recording."""
-        able = reached(self.topology, control, seen)
-        return {
-            "round_time_s": self.timing.span_s,
-            "barrier_time_s": round_time_s(self.topology, able, seen),
-            "objective_s": objective(self.topology, able, seen),
-            "floor_s": float(np.nan_to_num(seen.processing_s, nan=0.0).max(initial=0.0)),
-            "links": float(control.in_use.sum()),
-            "out_of_reach": float(control.in_use.sum() - able.in_use.sum()),
-            "self_weight": float(control.self_weights.mean()) if self.topology.nodes else 1.0,
-        }
 
     def traffic(self) -> dict[str, float]:
         """What was relayed since the last call: bits up and down, and what direct links would have carried."""
@@ -288,6 +318,7 @@ class Group:
             "efficiency": self.efficiency,
             "store": self.store.state_dict(),
             "codec_states": [[name, state] for name, state in self.codec_states.items()],
+            "replicas": self.replicas.state_dict(),
             "fresh": sorted(self.fresh),
             "silent_rounds": [[i, count] for i, count in self.silent_rounds.items()],
             "last_round": self.last_round,
@@ -306,6 +337,7 @@ class Group:
         self.store.load_state_dict(saved["store"])
         self.relayed = RelayTraffic(**saved["relayed"])
         self.codec_states = {int(name): state for name, state in saved["codec_states"]}
+        self.replicas.load_state_dict(saved["replicas"])
         self.fresh = set(saved["fresh"])
         self.silent_rounds = {int(i): int(count) for i, count in saved["silent_rounds"]}
         self.last_round = int(saved["last_round"])

@@ -11,7 +11,15 @@ from typing import Any
 import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from flower_edge.runtime.gossip_messages import DATA_RECORD, GOSSIP_RECORD, INBOX_RECORD, Order, inbox_record
+from flower_edge.runtime.gossip_messages import (
+    DATA_RECORD,
+    EARLIER_RECORD,
+    GOSSIP_RECORD,
+    INBOX_RECORD,
+    Order,
+    earlier_record,
+    inbox_record,
+)
 from flower_edge.wire import record_of
 
 from .group import Group
@@ -44,6 +52,8 @@ def train_message(
         content.update(dict(model))
     if relays and (letters := group.letters(order)):
         content[INBOX_RECORD] = inbox_record({sender: letter.data for sender, letter in letters.items()})
+    if earlier := group.earlier_letters(order, relays=relays):
+        content[EARLIER_RECORD] = earlier_record(earlier)
     if dataset is not None:
         content[DATA_RECORD] = record_of(dataset(order.index))
     return Message(content, node, "train")

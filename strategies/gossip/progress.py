@@ -47,7 +47,8 @@ class Progress:
         """Who has a model and its data now, who has lost them, whose reply was refused.
 
         Returns:
-            What to record: how far models are apart, and how many packets were missing.
+            What to record: how far models are apart, how many packets were missing, and how many of those that may
+            tell a change told a whole model.
         """
         for i, one in came.heard.items():
             number = group.env.numbers[i]
@@ -55,6 +56,7 @@ class Progress:
                 group.fresh.add(i)
                 self.handed_out.discard(number)
                 group.codec_states.pop(number, None)
+                group.replicas.lost(number)
                 text = "has no model to go on from and gets the mean"
                 self.untold.append(worker_event("lost-model", group, i, text, time_s))
             else:
@@ -67,7 +69,9 @@ class Progress:
         self.distance = max(distances, default=math.nan)
         missing = sum(len(report.missing) for report in reports)
         told = {"distance": self.distance} if distances else {}
-        return {**told, "missing_packets": float(missing)} if missing else told
+        plain = sum(report.plain for report in reports)
+        counts = {"missing_packets": float(missing), "plain_packets": float(plain)}
+        return {**told, **{name: count for name, count in counts.items() if count}}
 
     def decided(self, group: Group, before: npt.NDArray[np.bool_], time_s: float | None) -> None:
         """A round ends in which the links `before` were in use; which changed is told, unless a schedule says so."""

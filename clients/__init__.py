@@ -1,9 +1,11 @@
 """The ClientApp side: what runs on edges and terminals. Nothing here samples, merges or knows a strategy by name."""
 
 from .availability import answer_availability, request_to_join, withdraw_request
+from .codec import codec_mod
 from .conditions import ConditionsMod, answer_conditions, conditions_mod
 from .edge import edge_app
 from .gossip import gossip_mod
+from .gradients import gradient_mod
 from .measure import measure_conditions
 from .period import PeriodMod, period_mod
 from .properties import answer_properties
@@ -19,9 +21,11 @@ __all__ = [
     "answer_availability",
     "answer_conditions",
     "answer_properties",
+    "codec_mod",
     "conditions_mod",
     "edge_app",
     "gossip_mod",
+    "gradient_mod",
     "measure_conditions",
     "period_mod",
     "request",

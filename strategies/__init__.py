@@ -1,11 +1,13 @@
 """The ServerApp side: strategies and the layers around them. Nothing here runs on a client."""
 
+from .compression.compressed import Compressed
 from .coverage.coverage import Coverage
 from .coverage.covered import Covered
 from .coverage.handover import Handover
 from .coverage.mid_round import MidRound
 from .gossip.gossip import Gossip
 from .gossip.workers import MostStable
+from .gradients.exchange import GradientExchange
 from .groups.grouped import Grouped, GroupedResult
 from .groups.grouped_by import GroupedByModels, grouped_by
 from .groups.limits import AtMost, GroupLimits, WithConfig
@@ -28,12 +30,14 @@ __all__ = [
     "AtMost",
     "CellTier",
     "Cells",
+    "Compressed",
     "Coverage",
     "CoverageFedAvg",
     "Covered",
     "FedAsync",
     "FedBuff",
     "Gossip",
+    "GradientExchange",
     "GroupLimits",
     "Grouped",
     "GroupedByModels",

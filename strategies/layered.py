@@ -258,6 +258,8 @@ class Layered(StartOnly):
             raise NestingError("Layered around Layered: list all layers in one, Layered(strategy, first, second)")
         refuse_layered_inside(strategy)
         check_order(layers)
+        for layer in layers:
+            layer.check(strategy)
         self.strategy = strategy
         self.layers = layers
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from flower_edge.errors import NestingError
 from flower_edge.events import Event
@@ -28,7 +29,7 @@ class Stage(IntEnum):
     """What a layer works on. From the strategy to the wire, stages never go back."""
 
     MODEL = 1  # plain models: selection, filtering, rewards
-    BYTES = 2  # what travels: codecs
+    BYTES = 2  # what travels: codecs; replies that are folded go on as one, which layers of models then see
     COUNT = 3  # what left: meters
 
 
@@ -43,6 +44,9 @@ class Layer(Generic[State]):
     def init(self) -> State:
         """The state before the first round."""
         return None  # type: ignore[return-value]
+
+    def check(self, strategy: Strategy) -> None:
+        """Refuse a strategy that cannot work with this layer: raise `NestingError`, before anything is sent."""
 
     def opened(self, state: State, grid: Grid) -> State:
         """A session begins, or goes on from a checkpoint, on this Grid: what is below the layer."""
@@ -129,9 +133,11 @@ def check_order(layers: Sequence[Layer[Any]]) -> None:
         NestingError: names the two layers and the right order.
     """
     for first, second in pairwise(layers):
+        one, two = type(first).__name__, type(second).__name__
+        if first.stage is second.stage is Stage.BYTES:
+            raise NestingError(f"{two} after {one}: the models are encoded already; leave one of the two out")
         if second.stage >= first.stage:
             continue
-        one, two = type(first).__name__, type(second).__name__
         why = (
             f"{one} counts what leaves, and {two} changes it afterwards"
             if first.stage is Stage.COUNT

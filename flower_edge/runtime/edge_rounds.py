@@ -16,6 +16,7 @@ Source: Liu, Zhang, Song, Letaief, "Client-edge-cloud hierarchical federated lea
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from logging import getLogger
@@ -25,9 +26,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from ..codecs.envelope import SERVER
 from ..errors import EdgeError, NestingError, ProtocolError
 from ..rounds import Kind, Round
 from ..wire import cast_like, check_model, difference, model_spec
+from .coded_node import answer_coded
 from .edge_messages import EDGE_RECORD, EVENTS_KEY, LAYER_PREFIX, SCHEMA, WEIGHT_KEY, Done, Kept, Order
 from .exchange import evaluate_once, train_once
 from .narrowed_grid import NarrowedGrid, Patience, minimum_nodes
@@ -37,6 +40,22 @@ from .wrapped_grid import announce, chain, grid_state, load_grid_state
 __all__ = ["EdgeRounds"]
 
 log = getLogger(__name__)
+
+
+class _Memory:
+    """What an edge remembers for a codec on its hop to the centre; it lies in the edge's own state."""
+
+    def __init__(self) -> None:
+        self._tree: Any = None
+
+    def load(self) -> Any:
+        return self._tree
+
+    def save(self, tree: Any) -> None:
+        self._tree = tree
+
+    def delete(self) -> None:
+        self._tree = None
 
 
 class EdgeRounds:
@@ -82,13 +101,17 @@ class EdgeRounds:
         # What the centre last said, and what the inner strategy has made of it.
         self._told: dict[str, dict[str, Any]] = {"train": {}, "evaluate": {}}
         self._configs = {"train": ConfigRecord(), "evaluate": ConfigRecord()}
+        self._coded = _Memory()
 
     def handle(self, message: Message) -> Message:
-        """Answer a `train` or `evaluate` message from the centre.
+        """Answer a `train` or `evaluate` message from the centre, whose model may come as a code.
 
         Raises:
             ProtocolError: not a message of a centre.
         """
+        return answer_coded(message, zlib.crc32(self.cell.encode()) % SERVER, self._coded, self._handle)
+
+    def _handle(self, message: Message) -> Message:
         record = message.content.config_records.get(EDGE_RECORD)
         if record is None or record.get("schema") != SCHEMA:
             raise ProtocolError(
@@ -130,6 +153,7 @@ class EdgeRounds:
             "told": {kind: dict(values) for kind, values in self._told.items()},
             "configs": {kind: dict(config.items()) for kind, config in self._configs.items()},
             "kept": None if self._kept is None else self._kept.to_tree(),
+            "coded": self._coded.load(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -139,6 +163,7 @@ class EdgeRounds:
         self._told = {kind: dict(values) for kind, values in state["told"].items()}
         self._configs = {kind: ConfigRecord(dict(values)) for kind, values in state["configs"].items()}
         self._kept = None if state["kept"] is None else Kept.from_tree(state["kept"])
+        self._coded.save(state["coded"])
 
     def _config(self, kind: Kind, message: Message) -> ConfigRecord:
         """The inner strategy's own config. What it writes there stays, as in Flower's loop, until the centre says

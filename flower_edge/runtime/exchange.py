@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import FedAvgM, Strategy
 from ..errors import ModelMismatch, NobodyContributed, RoundFailed, WireError
 from ..rounds import Round
 from ..wire import PACKET_SCHEMA, check_model, copy_content, error_reason, model_spec, weight_of
+from .codec_messages import folded_in
 from .flower_private import clone_message
 from .generators import derive_seed, seeded_call
 from .strategy_state import STATE, go_on_from, innermost
@@ -35,7 +36,7 @@ class Trained:
     Attributes:
         arrays: the aggregate, or `None` if the strategy made none.
         metrics: its aggregated metrics, or `None`.
-        weights: weight of every reply that was no error, by node id.
+        weights: weight of every reply that was no error, by node id; of those that were folded into one, of each.
         asked: ids of the nodes that messages went to, and of others that replied in their place.
         sent: how many messages went out.
         failed: how many came back as errors, or not at all.
@@ -69,6 +70,9 @@ def _weights(strategy: Strategy, replies: list[Message]) -> dict[int, float]:
     key = getattr(innermost(strategy), "weighted_by_key", "num-examples")
     weights: dict[int, float] = {}
     for reply in replies:
+        if (folded := folded_in(reply.content)) is not None:
+            weights.update(folded)
+            continue
         try:
             weights[reply.metadata.src_node_id] = weight_of(reply, key)
         except WireError:
@@ -130,9 +134,16 @@ def train_once(
                 f"{round}: {name} could not merge {len(good)} replies: {type(error).__name__}: {error}", asked
             ) from error
     # Substitutes and late replies: more may come back than was sent, and from others.
-    asked |= {reply.metadata.src_node_id for reply in good}
-    failed = max(0, len(messages) - len(good))
-    return Trained(merged, metrics, _weights(strategy, good), asked, len(messages), failed)
+    weights = _weights(strategy, good)
+    asked |= weights.keys()
+    failed = max(0, len(messages) - _count(good))
+    return Trained(merged, metrics, weights, asked, len(messages), failed)
+
+
+def _count(replies: list[Message]) -> int:
+    """How many nodes replied: a reply may stand for several, whose updates a layer has folded into one."""
+    folded = (folded_in(reply.content) for reply in replies)
+    return sum(1 if weights is None else len(weights) for weights in folded)
 
 
 def _listed(messages: Iterable[Message]) -> list[Message]:

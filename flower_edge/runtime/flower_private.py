@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 
 from ..errors import LaunchError
 
@@ -34,7 +34,15 @@ try:
 except ImportError:  # pragma: no cover - another Flower release
     Run = None  # type: ignore[assignment,misc]
 
-__all__ = ["borrowed_identity", "clone_message", "drop_identity", "empty_run", "ensure_identity", "set_metadata"]
+__all__ = [
+    "borrowed_identity",
+    "clone_message",
+    "drop_identity",
+    "empty_run",
+    "ensure_identity",
+    "error_in_place",
+    "set_metadata",
+]
 
 # How many grids live on the identity given here. It is counted, because grids may overlap in time and in threads.
 _holders = 0
@@ -99,6 +107,12 @@ def clone_message(message: Message, content: RecordDict | None = None) -> Messag
         return Message(error=message.error, metadata=metadata)  # type: ignore[call-overload,no-any-return]
     chosen = message.content if content is None else content
     return Message(content=chosen, metadata=metadata)  # type: ignore[call-overload,no-any-return]
+
+
+def error_in_place(reply: Message, code: int, reason: str) -> Message:
+    """An error reply with the metadata of another reply, to go on instead of it."""
+    error, metadata = Error(code=code, reason=reason), copy.copy(reply.metadata)
+    return Message(error=error, metadata=metadata)  # type: ignore[call-overload,no-any-return]
 
 
 def empty_run(run_id: int) -> Any:

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from ..errors import EdgeError
-from . import controllers, doctor, report, run, runs, watch
+from . import codecs, controllers, doctor, report, run, runs, watch
 
 app = typer.Typer(
     name="flower-edge",
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for verb in (run, runs, watch, report, controllers, doctor):
+for verb in (run, runs, watch, report, controllers, codecs, doctor):
     verb.register(app)
 
 

@@ -61,12 +61,14 @@ def test_importing_the_command_imports_no_heavy_library() -> None:
 
 def test_every_verb_has_help_with_an_example_its_exit_codes_and_json() -> None:
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    assert set(verbs) == {"run", "runs", "watch", "report", "controllers", "doctor"}
-    for name, verb in verbs.items():
+    assert set(verbs) == {"run", "runs", "watch", "report", "controllers", "codecs", "doctor"}
+    groups = {name: getattr(verb, "commands", None) or {"": verb} for name, verb in verbs.items()}
+    leaves = {f"{group} {name}".strip(): verb for group, own in groups.items() for name, verb in own.items()}
+    for name, verb in leaves.items():
         assert f"Example: flower-edge {name}" in verb.help
         assert "Exit code: 0" in verb.help
         assert "--json" in [option for parameter in verb.params for option in parameter.opts]
-        assert verb.help.splitlines()[0] in " ".join(call(name, "--help").replace("│", "").split())
+        assert verb.help.splitlines()[0] in " ".join(call(*name.split(), "--help").replace("│", "").split())
 
 
 @pytest.mark.parametrize(

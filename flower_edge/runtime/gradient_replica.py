@@ -11,8 +11,6 @@ sends or encodes.
 
 from __future__ import annotations
 
-import sys
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..codecs.envelope import digest_of
 from ..codecs.layout import Floats
 from ..codecs.moment import Moment, Public
 from ..errors import ModelMismatch
@@ -94,8 +93,7 @@ class Replica:
 
     def digest(self) -> int:
         """32 bits that tell this model from another."""
-        swapped = self.x if sys.byteorder == "little" else self.x.byteswap()
-        return zlib.crc32(swapped.data)
+        return digest_of({"x": self.x})
 
     def coder(self) -> Coder:
         """For gradients."""

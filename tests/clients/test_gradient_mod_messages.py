@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
@@ -92,10 +90,9 @@ def test_any_bytes_are_told_or_refused(data: bytes) -> None:
     assert told.leader is None or (np.diff(told.leader, prepend=-1) > 0).all()
 
 
-def test_places_that_inflate_beyond_the_vector_are_refused_unread() -> None:
-    bomb = join([b"\x01" + zlib.compress(bytes(10_000_000)), b""])
+def test_more_places_than_the_vector_has_are_refused() -> None:
     with pytest.raises(CodecError, match="a vector of 50"):
-        read_told(bomb, 50)
+        read_told(join([b"\x01" + bytes(10_000_000), b""]), 50)
 
 
 def test_a_set_up_comes_back_and_anything_else_is_refused() -> None:

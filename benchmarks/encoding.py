@@ -12,16 +12,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Final
 
 from flower_edge.data import load_dataset
-from flower_edge.errors import EdgeError
 
 from .encoding_candidates import HALF_POINT
 from .encoding_entropy import entropy_figures, entropy_jobs, entropy_of
@@ -33,14 +29,14 @@ from .encoding_rounds import Setting, run_setting
 from .encoding_speed import CODECS, measure_speed
 from .encoding_training import FULL_SEEDS, QUICK_SEEDS, training_figures, training_settings
 from .harness.children import available_cpus
-from .harness.printing import benchmark_parser, print_json, print_table, progress, versions
-from .harness.targets import Figure, targets_of, verdicts
+from .harness.parts import WORKERS, run_parts
+from .harness.printing import benchmark_parser, print_table, progress
+from .harness.targets import Figure
 from .harness.workers import run_jobs
 
 __all__ = ["FIGURES", "PARTS", "main"]
 
 PARTS: Final = ("training", "entropy", "lgc", "gradients", "speed", "lenet")
-_WORKERS: Final = 2
 
 FIGURES: Final = (
     Figure(
@@ -113,32 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     asked = options.only or (PARTS[:5] if options.quick or options.mnist is None else PARTS)
     parts = [part for part in PARTS if part in asked]
-    begin_s = time.monotonic()
-    try:
-        found = _measure(parts, options)
-    except (EdgeError, BrokenProcessPool) as error:
-        progress(f"error: {error}")
-        return 1
-    except KeyboardInterrupt as interrupt:
-        progress("interrupted; everything that was started is stopped")
-        return 128 + int(interrupt.args[1] if interrupt.args else signal.SIGINT)
-    if options.json:
-        print_json(
-            {
-                **found,
-                "targets": targets_of(FIGURES),
-                "parts": parts,
-                "took_s": time.monotonic() - begin_s,
-                "cpus": min(_WORKERS, available_cpus()),
-                "quick": bool(options.quick),
-                "versions": versions("flower-edge", "flwr", "numpy", "torch", "numba"),
-            }
-        )
-        return 0
-    _print(found)
-    print_table("figures", ["key", "value", "target", "reference", ""], verdicts(FIGURES, found))
-    print(f"took {time.monotonic() - begin_s:.0f} s")
-    return 0
+    return run_parts(options, parts, FIGURES, _measure, _print, ("flower-edge", "flwr", "numpy", "torch", "numba"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -166,7 +137,7 @@ def _named(call: _Call) -> str:
 
 def _run(function: Callable[[Any], Any], jobs: Sequence[Any], name: Callable[[Any], str] = str) -> dict[Any, Any]:
     calls = [_Call(function, job, name(job)) for job in jobs]
-    results = run_jobs(_done, calls, workers=min(_WORKERS, available_cpus()), name=_named)
+    results = run_jobs(_done, calls, workers=min(WORKERS, available_cpus()), name=_named)
     return dict(zip(jobs, results, strict=True))
 
 

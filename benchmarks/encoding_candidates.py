@@ -72,7 +72,7 @@ STATELESS: Final[Mapping[str, Ways]] = {
     "EDEN 1 bit of a tenth": Ways(Eden(bits=1, fraction=0.1)),
     "top 1 %, no memory": Ways(TopK(0.01)),
 }
-CHOSEN_STATELESS: Final = "EDEN 1 bit of 0.4"
+CHOSEN_STATELESS: Final = "EDEN 1 bit of a half"
 
 STATEFUL: Final[Mapping[str, Ways]] = {
     f"STC {100 * fraction:g} %": Ways(stc(fraction)) for fraction in (0.03, 0.02, 0.015, 0.01, 0.007)

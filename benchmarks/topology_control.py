@@ -12,20 +12,17 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import signal
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Final
 
 from flower_edge.data import load_dataset
-from flower_edge.errors import EdgeError
 from flower_edge.topology.set_ups import SET_UPS
 
 from .harness.children import available_cpus
-from .harness.printing import benchmark_parser, print_json, print_table, progress, versions
-from .harness.targets import Figure, targets_of, verdicts
+from .harness.parts import WORKERS, run_parts
+from .harness.printing import benchmark_parser, print_table, progress
+from .harness.targets import Figure
 from .harness.workers import run_jobs
 from .topology_control_costs import ROUNDS, SEEDS, CostJob, cost_figures, cost_jobs, run_cost, tune_ogd
 from .topology_control_learning import (
@@ -48,7 +45,6 @@ from .topology_control_speed import FULL_SIZES, QUICK_SIZES, measure_speed
 __all__ = ["FIGURES", "PARTS", "main"]
 
 PARTS: Final = ("costs", "learning", "speed", "lenet")
-_WORKERS: Final = 2
 
 FIGURES: Final = (
     Figure("dcent_f_over_opt_nlos", "costs", "DCENT, all links: f over its optimum", most=1.75, reference="1.72"),
@@ -103,28 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     asked = options.only or (PARTS[:3] if options.quick or options.mnist is None else PARTS)
     parts = [part for part in PARTS if part in asked]
-    begin_s = time.monotonic()
-    try:
-        found = _measure(parts, options)
-    except (EdgeError, BrokenProcessPool) as error:
-        progress(f"error: {error}")
-        return 1
-    except KeyboardInterrupt as interrupt:
-        progress("interrupted; everything that was started is stopped")
-        return 128 + int(interrupt.args[1] if interrupt.args else signal.SIGINT)
-    if options.json:
-        print_json(
-            {
-                **found,
-                "targets": targets_of(FIGURES),
-                "parts": parts,
-                "took_s": time.monotonic() - begin_s,
-                "cpus": min(_WORKERS, available_cpus()),
-                "quick": bool(options.quick),
-                "versions": versions("flower-edge", "flwr", "numpy", "scipy", "networkx"),
-            }
-        )
-        return 0
+    return run_parts(options, parts, FIGURES, _measure, _print, ("flower-edge", "flwr", "numpy", "scipy", "networkx"))
+
+
+def _print(found: Mapping[str, Any]) -> None:
     if "costs" in found:
         _print_costs(found["costs"])
     if "learning" in found:
@@ -133,9 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_speed(found["speed"])
     if "lenet" in found:
         _print_lessons("LeNet on MNIST-10k, nlos: means over seeds", found["lenet"])
-    print_table("figures", ["key", "value", "target", "reference", ""], verdicts(FIGURES, found))
-    print(f"took {time.monotonic() - begin_s:.0f} s")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -166,7 +141,7 @@ def _named(job: _Job) -> str:
 
 
 def _run(jobs: Sequence[_Job]) -> dict[Any, Any]:
-    results = run_jobs(_done, jobs, workers=min(_WORKERS, available_cpus()), name=_named)
+    results = run_jobs(_done, jobs, workers=min(WORKERS, available_cpus()), name=_named)
     return dict(zip(jobs, results, strict=True))
 
 

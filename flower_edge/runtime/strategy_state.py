@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import Strategy
 from ..errors import ResumeError
 from ..wire import records_from_tree, records_to_tree
 
-__all__ = ["STATE", "go_on_from", "innermost", "load_strategy_state", "strategy_state"]
+__all__ = ["STATE", "check_settings", "go_on_from", "innermost", "load_strategy_state", "strategy_state"]
 
 _FEDAVG = (
     "fraction_train",
@@ -163,3 +163,21 @@ def load_strategy_state(strategy: Strategy, state: Mapping[str, Any]) -> None:
         setattr(strategy, name, _load(saved))
     if "inner" in state:
         load_strategy_state(strategy.strategy, state["inner"])  # type: ignore[attr-defined]
+
+
+def check_settings(strategy: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of a strategy that was told something else.
+
+    Args:
+        strategy: what it is called.
+        saved, now: its arguments by name, in the checkpoint and in this run.
+
+    Raises:
+        ResumeError: names the argument that differs.
+    """
+    for name, value in now.items():
+        if (before := saved.get(name)) != value:
+            raise ResumeError(
+                f"the checkpoint was made by {strategy} with {name} = {before!r}, this run has {value!r}; "
+                "resume with the arguments the run began with"
+            )

@@ -11,14 +11,14 @@ from flwr.serverapp import Grid
 from flower_edge.codecs.codec import Codec
 from flower_edge.codecs.delta import Delta, kinds_in
 from flower_edge.codecs.vector_codec import VectorCodec
-from flower_edge.errors import ConfigError, NestingError, ResumeError
+from flower_edge.errors import ConfigError, NestingError
 from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.steps.grid import SteppedGrid
 from flower_edge.runtime.wrapped_grid import find
 
 from .initial import INITIAL, Initial
 
-__all__ = ["check_arguments", "check_codec", "check_grid", "check_options", "check_settings"]
+__all__ = ["check_arguments", "check_codec", "check_grid", "check_options"]
 
 _CHOICES: Final = {
     "signalling": ("rows", "requirements", "scalars"),
@@ -121,17 +121,3 @@ def check_options(options: Mapping[str, Any]) -> None:
             "To wait for workers, leave it out and take GridProxy(grid, expected_nodes=...)"
         )
     raise ConfigError(f"Gossip.start got {sorted(options)}; its options beside Flower's are run= and resume={instead}")
-
-
-def check_settings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another kind of gossip.
-
-    Raises:
-        ResumeError: names the argument that differs.
-    """
-    for name, value in now.items():
-        if (before := saved.get(name)) != value:
-            raise ResumeError(
-                f"the checkpoint was made by Gossip with {name} = {before!r}, this run has {value!r}; "
-                "resume with the arguments the run began with"
-            )

@@ -30,12 +30,13 @@ from flower_edge.control.controller import Controller
 from flower_edge.errors import ConfigError, ProtocolError
 from flower_edge.events import Event
 from flower_edge.runtime.abilities import now_s, wait_until
+from flower_edge.runtime.strategy_state import check_settings
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.topology.topology import Topology
 from flower_edge.topology.world import World
 from flower_edge.wire import arrays_of, model_spec, record_of
 
-from .arguments import check_arguments, check_codec, check_grid, check_options, check_settings
+from .arguments import check_arguments, check_codec, check_grid, check_options
 from .averaging import Averaging
 from .evaluation import evaluate_messages, evaluation_metrics
 from .figures import figures
@@ -422,7 +423,7 @@ class Gossip(Strategy):
         Raises:
             ResumeError: it is that of another kind of gossip; names the argument.
         """
-        check_settings(state["settings"], self._settings())
+        check_settings(type(self).__name__, state["settings"], self._settings())
         self._forget()
         self._resumed = state["group"]
         self._progress = Progress.from_state(state)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from flower_edge.errors import ConfigError, ResumeError
+from flower_edge.errors import ConfigError
 
-__all__ = ["check_arguments", "check_rate", "check_settings"]
+__all__ = ["check_arguments", "check_rate"]
 
 _CHOICES: Final = {"form": ("server", "ring"), "mailbox": ("relay", "shared-memory")}
 
@@ -57,17 +57,3 @@ def check_rate(rate: Any, version: int) -> float:
     if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate < math.inf:
         raise ConfigError(f"learning_rate = {rate!r} for update {version}: expected a finite number, 0 or more")
     return float(rate)
-
-
-def check_settings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another kind of exchange.
-
-    Raises:
-        ResumeError: names the argument that differs.
-    """
-    for name, value in now.items():
-        if (before := saved.get(name)) != value:
-            raise ResumeError(
-                f"the checkpoint was made by GradientExchange with {name} = {before!r}, this run has {value!r}; "
-                "resume with the arguments the run began with"
-            )

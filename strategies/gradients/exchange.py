@@ -26,12 +26,13 @@ from flower_edge.codecs.identity import Identity
 from flower_edge.errors import ConfigError, ProtocolError
 from flower_edge.events import Event
 from flower_edge.runtime.gradient_setup import Setup
+from flower_edge.runtime.strategy_state import check_settings
 from flower_edge.store.run_folder import RunFolder
 
 from ..gossip.mean_model import digest
 from ..gossip.replies import weighted_metrics
 from ..loop import drive
-from .arguments import check_arguments, check_settings
+from .arguments import check_arguments
 from .form import Exchanges, Form
 from .ring_form import RingForm
 from .rounds import GradientWork
@@ -280,7 +281,7 @@ class GradientExchange(Strategy):
         Raises:
             ResumeError: it is that of another kind of exchange; names the argument.
         """
-        check_settings(state["settings"], self._settings())
+        check_settings(type(self).__name__, state["settings"], self._settings())
         self._forget()
         self._given = str(state["given"])
         self._form.load_state_dict(state["form"])

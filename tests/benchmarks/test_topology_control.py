@@ -84,7 +84,7 @@ def test_a_verdict_says_plainly_whether_a_target_was_reached() -> None:
 def test_a_tiny_form_is_one_json_object_with_the_keys_of_its_parts(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(topology_control, "_WORKERS", 1)
+    monkeypatch.setattr(topology_control, "WORKERS", 1)
     monkeypatch.setattr(topology_control, "tune_ogd", partial(tune_ogd, rounds=4))
     monkeypatch.setattr(topology_control, "cost_jobs", partial(cost_jobs, rounds=14))
     monkeypatch.setattr(topology_control, "equal_jobs", partial(equal_jobs, rounds=3))

@@ -20,12 +20,14 @@ def _add(total: Any, values: Any, weight: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def _add_at(total: Any, places: Any, values: Any, weight: Any) -> bool:
-    before = -1
-    for place in places:
-        if place <= before:
-            return False
-        before = place
-    if before >= total.size:
+    if not places.size:
+        return True
+    if places[0] < 0 or places[-1] >= total.size:
+        return False
+    falls = 0  # counted to the end: without a way out of the loop it takes several places at a time
+    for i in range(1, places.size):
+        falls += places[i] <= places[i - 1]
+    if falls:
         return False
     for i in range(places.size):
         total[places[i]] += values[i] * weight

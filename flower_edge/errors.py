@@ -38,6 +38,22 @@ class PeerError(EdgeError, ValueError):
     """A mailbox that cannot be used as asked."""
 
 
+class SplitError(EdgeError, ValueError):
+    """A model that cannot be cut as asked, or a plan that cannot be carried out."""
+
+
+class TransportError(EdgeError):
+    """A channel between two hosts that could not be opened, or broke."""
+
+
+class TransportRefused(TransportError):
+    """The other end said no; `code` says why in one word that programs can read, such as `bad-token`."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class ProtocolError(EdgeError):
     """The other end did not do its half."""
 

@@ -1,0 +1,80 @@
+"""The one secure channel between hosts: gRPC streams behind `PeerTransport`, credentials as values.
+
+Nothing here knows Flower, models or rounds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .certificates import KeyPair, fingerprint, issue, make_authority
+    from .credentials import Credentials, Insecure, MutualTls, ServerTls, TrustServer
+    from .grpc_transport import GrpcTransport
+    from .pacing import Pace
+    from .tokens import TokenMaker
+    from .transport import Connection, ConnectionClosed, Hello, Limits, Peer, PeerTransport, Server, TransportTimeout
+
+__all__ = [
+    "Connection",
+    "ConnectionClosed",
+    "Credentials",
+    "GrpcTransport",
+    "Hello",
+    "Insecure",
+    "KeyPair",
+    "Limits",
+    "MutualTls",
+    "Pace",
+    "Peer",
+    "PeerTransport",
+    "Server",
+    "ServerTls",
+    "TokenMaker",
+    "TransportTimeout",
+    "TrustServer",
+    "fingerprint",
+    "issue",
+    "make_authority",
+]
+
+_MODULES = {
+    "certificates": (
+        "KeyPair",
+        "fingerprint",
+        "issue",
+        "make_authority",
+    ),
+    "credentials": (
+        "Credentials",
+        "Insecure",
+        "MutualTls",
+        "ServerTls",
+        "TrustServer",
+    ),
+    "grpc_transport": ("GrpcTransport",),
+    "pacing": ("Pace",),
+    "tokens": ("TokenMaker",),
+    "transport": (
+        "Connection",
+        "ConnectionClosed",
+        "Hello",
+        "Limits",
+        "Peer",
+        "PeerTransport",
+        "Server",
+        "TransportTimeout",
+    ),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

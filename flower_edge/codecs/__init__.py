@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .affine import Affine
 from .aggregate import Aggregator
 from .block import Block
 from .by_layer import ByLayer
@@ -30,6 +31,7 @@ from .top_k import TopK
 from .vector_codec import VectorCodec
 
 __all__ = [
+    "Affine",
     "Aggregator",
     "Block",
     "ByLayer",

@@ -28,6 +28,7 @@ State = dict[str, Any]
 _KINDS = {
     "identity": ("identity", "Identity"),
     "half": ("half", "Half"),
+    "affine": ("affine", "Affine"),
     "block": ("block", "Block"),
     "eden": ("eden", "Eden"),
     "sign": ("sign", "Sign"),

@@ -9,6 +9,7 @@ from .gradients import gradient_mod
 from .measure import measure_conditions
 from .period import PeriodMod, period_mod
 from .properties import answer_properties
+from .split import split_client
 from .steps import StepMod, StepRange, request, step_mod, steps_of, wants_new_data
 from .throttle import ThrottleMod
 
@@ -30,6 +31,7 @@ __all__ = [
     "period_mod",
     "request",
     "request_to_join",
+    "split_client",
     "step_mod",
     "steps_of",
     "wants_new_data",

@@ -23,6 +23,11 @@ from .metered import Metered
 from .ready_made import CoverageFedAvg, HierarchicalFedAvg
 from .retire import Retire
 from .selected import Selected
+from .splitting.message_plane import MessagePlane
+from .splitting.plane import Plane
+from .splitting.session import EnrolRules
+from .splitting.split import Split
+from .splitting.stream_plane import StreamPlane
 from .stop_when import StopWhen
 from .version_gate import VersionGate
 
@@ -34,6 +39,7 @@ __all__ = [
     "Coverage",
     "CoverageFedAvg",
     "Covered",
+    "EnrolRules",
     "FedAsync",
     "FedBuff",
     "Gossip",
@@ -51,13 +57,17 @@ __all__ = [
     "LayeredGrid",
     "LocalTier",
     "LowerEdgeRounds",
+    "MessagePlane",
     "Metered",
     "MidRound",
     "MostStable",
+    "Plane",
     "Retire",
     "Selected",
+    "Split",
     "Stage",
     "StopWhen",
+    "StreamPlane",
     "Tier",
     "VersionGate",
     "WithConfig",

@@ -7,16 +7,16 @@ import sys
 import typer
 
 from ..errors import EdgeError
-from . import codecs, controllers, doctor, report, run, runs, watch
+from . import codecs, controllers, doctor, plan_split, report, run, runs, split_edge, watch
 
 app = typer.Typer(
     name="flower-edge",
-    help="Edge tiers for Flower: run an app, look at what it did, compare controllers, check the machine.",
+    help="Edge tiers for Flower: run an app, look at what it did, compare controllers, plan splits, check the machine.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
-for verb in (run, runs, watch, report, controllers, codecs, doctor):
+for verb in (run, runs, split_edge, watch, report, controllers, codecs, plan_split, split_edge, doctor):
     verb.register(app)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from ..errors import SplitError
 
-__all__ = ["UNLIMITED", "Capacity", "Cloud"]
+__all__ = ["UNLIMITED", "Capacity", "Cloud", "above_zero"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Capacity:
 
     def __post_init__(self) -> None:
         for name in ("flops_per_s", "up_bps", "down_bps"):
-            _above_zero(f"a device's {name}", getattr(self, name))
+            above_zero(f"a device's {name}", getattr(self, name))
         if not 0.0 <= self.delay_s < math.inf:
             raise SplitError(f"a device's delay_s = {self.delay_s!r}; expected seconds, 0 or more")
-        if self.memory_bytes is not None and self.memory_bytes < 0:
+        if self.memory_bytes is not None and not self.memory_bytes >= 0:
             raise SplitError(f"a device's memory_bytes = {self.memory_bytes!r}; expected 0 or more, or None")
 
 
@@ -65,11 +65,11 @@ class Cloud:
 
     def __post_init__(self) -> None:
         for name in ("flops_per_s", "up_bps", "down_bps"):
-            _above_zero(f"the cloud's {name}", getattr(self, name))
+            above_zero(f"the cloud's {name}", getattr(self, name))
         for name, rate_bps in self.links.items():
             if name in ("cloud-up", "cloud-down"):
                 raise SplitError(f"a link called {name!r} is the cloud's own; give its rate as up_bps or down_bps")
-            _above_zero(f"link {name!r}", rate_bps)
+            above_zero(f"link {name!r}", rate_bps)
 
     def all_links(self) -> dict[str, float]:
         """Bit/s of every shared link, the cloud's own two first.
@@ -80,7 +80,12 @@ class Cloud:
         return {"cloud-up": self.up_bps, "cloud-down": self.down_bps, **self.links}
 
 
-def _above_zero(what: str, rate: float) -> None:
+def above_zero(what: str, rate: float) -> None:
+    """Refuse what is no rate.
+
+    Raises:
+        SplitError: it is 0, below, or not a number.
+    """
     if not rate > 0.0:
         raise SplitError(f"{what} = {rate!r}; expected a rate above 0")
 

@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import SplitError
+from .capacity import above_zero
 from .costs import FRAME_BYTES, PLAIN, CutCodecs, Floats, Job, unit_flops
 from .profile import ModelProfile
 
@@ -40,20 +41,36 @@ class Machine:
         flops_per_s: in training.
         memory_bytes: None does not limit.
         name: for messages.
+
+    Raises:
+        SplitError: a rate that is not above 0.
     """
 
     flops_per_s: float
     memory_bytes: int | None = None
     name: str = ""
 
+    def __post_init__(self) -> None:
+        above_zero(f"flops_per_s of machine {self.name!r}", self.flops_per_s)
+
 
 @dataclass(frozen=True)
 class Link:
-    """Between two machines that follow one another; `up` leads away from the samples."""
+    """Between two machines that follow one another; `up` leads away from the samples.
+
+    Raises:
+        SplitError: a rate that is not above 0, or a delay below 0.
+    """
 
     up_bps: float = math.inf
     down_bps: float = math.inf
     delay_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("up_bps", "down_bps"):
+            above_zero(f"a link's {name}", getattr(self, name))
+        if not 0.0 <= self.delay_s < math.inf:
+            raise SplitError(f"a link's delay_s = {self.delay_s!r}; expected seconds, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -97,7 +114,7 @@ def plan_chain(
         profile: of the model.
         machines: two or more, from the one with the samples on.
         links: between each two that follow one another, one fewer.
-        job: batch size and optimiser; the last machine in use computes the loss.
+        job: batch size and optimiser; the last machine in use computes the loss, so it has the labels.
         codecs: on every link.
         least_cut: units of the first machine.
         goal: see the module's letters.
@@ -162,31 +179,30 @@ def _tables(
             f"{len(machines)} machines with {len(links)} links between them; expected two machines or more, and one "
             "link fewer"
         )
-    if not 0 <= least_cut <= profile.last or job.tail:
+    if not 0 <= least_cut <= profile.last or job.labels != "cloud":
         raise SplitError(
-            f"least_cut = {least_cut} and tail = {job.tail} on a chain; expected 0 .. {profile.last} units, and no tail"
+            f"least_cut = {least_cut} and labels at the {job.labels} on a chain; expected 0 .. {profile.last} units, "
+            "and labels='cloud'"
         )
     last = profile.last
     done = np.concatenate([[0.0], np.cumsum(unit_flops(profile))])
     held = np.concatenate([[0], np.cumsum([_bytes(profile, unit, job) for unit in range(last)])])
     positions = np.arange(last + 1)
     possible = positions[:, None] <= positions[None, :]
+    entering = np.array([4 * job.batch_size * cut.values for cut in profile.cuts])
+    enters = np.where(positions[:, None] < positions[None, :], entering[:, None], 0)
+    needed = held[None, :] - held[:, None] + enters
     own_s = []
     for j, machine in enumerate(machines):
-        if not machine.flops_per_s > 0.0:
-            raise SplitError(
-                f"machine {machine.name or j} computes {machine.flops_per_s!r} FLOP/s; expected a rate above 0"
-            )
         room = math.inf if machine.memory_bytes is None else machine.memory_bytes
-        fits = possible & (held[None, :] - held[:, None] <= room)
+        fits = possible & (needed <= room)
         if j == 0:
             fits &= (positions >= least_cut)[None, :]
         seconds = job.batch_size * (done[None, :] - done[:, None]) / machine.flops_per_s
         own_s.append(np.where(fits, seconds, np.inf))
     values = np.array([cut.values for cut in profile.cuts], dtype=np.float64)
     back = np.array([cut.gradient_values for cut in profile.cuts], dtype=np.float64)
-    labels = job.label_bytes if job.labels == "cloud" else 0
-    up_bits = 8 * FRAME_BYTES + job.batch_size * (back * codecs.up_bits + (values - back) * 32 + 8 * labels)
+    up_bits = 8 * FRAME_BYTES + job.batch_size * (back * codecs.up_bits + (values - back) * 32 + 8 * job.label_bytes)
     down_bits = 8 * FRAME_BYTES + job.batch_size * back * codecs.down_bits
     crosses = positions < last
     return own_s, [

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import ProtocolError, SplitError
+from ..errors import DataError, ProtocolError, SplitError
 from ..models.results import mean_loss as mean_of
 from .agreed import check_frame, check_tensors, parts
 from .frame import Frame, Kind
 from .halves_torch import Half
-from .losses_torch import mean_loss
+from .losses_torch import backward, mean_loss
 from .optimiser_state import state_of
 from .order import OptimiserSpec, WorkOrder
 from .results import WorkResult
@@ -90,7 +90,8 @@ class CloudWork:
 
         Raises:
             ProtocolError: not the frame that is due, or tensors or labels that do not fit.
-            SplitError: another device's batch is under way on the shared half.
+            SplitError: another device's batch is under way on the shared half, or the cloud's units fail on these
+                tensors, see `Half.forward`.
         """
         begun = time.perf_counter()
         due = Kind.ACTIVATIONS if self._pass is None else Kind.OUTPUT_GRADIENT
@@ -159,9 +160,11 @@ class CloudWork:
             self._pass = through
             return Frame(Kind.OUTPUTS, frame.step, through.sent())
         targets = torch.tensor(np.asarray(frame.labels)).to(half.device)
-        loss = mean_loss(order.loss, through.outputs[0], targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return self._end(frame.step, through, float(loss.detach()), size)
+        try:
+            loss = backward(mean_loss(order.loss, through.outputs[0], targets))
+        except DataError as error:
+            raise ProtocolError(f"{self._sender} sent labels that do not fit: {error}") from error
+        return self._end(frame.step, through, loss, size)
 
     def _finish(self, frame: Frame, through: Pass) -> Frame:
         """Back, with the gradients that came."""

@@ -209,12 +209,17 @@ def costs_of(
     room = np.array([np.inf if (most := view.capacity.memory_bytes) is None else most for view in views])
     fits = memory[None, :] <= room[:, None]
     candidates = (cuts >= least_cut) & ((cuts < last) | whole)
+    if not candidates.any():
+        raise SplitError(
+            f"least_cut = {least_cut} leaves no cut of a model of {last} units"
+            + (f" with a tail of {job.tail}" if job.tail else "")
+            + f"; expected 0 to {last if whole else tail_at - 1}"
+        )
     for number, found, most in zip(numbers, fits & candidates, room, strict=True):
         if not found.any():
             raise SplitError(
                 f"device {number} has {most / 1e6:.3g} MB for training and no cut allowed here needs less than "
-                f"{memory[candidates].min() / 1e6 if candidates.any() else np.nan:.3g} MB; take a smaller batch_size, "
-                "or leave the device out"
+                f"{memory[candidates].min() / 1e6:.3g} MB; take a smaller batch_size, or leave the device out"
             )
     rate = np.array([view.capacity.flops_per_s for view in views])
     sending_s = up_bits[None, :] / up_bps[:, None] + down_bits[None, :] / down_bps[:, None]

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Final
 
 import torch
 from torch import fx, nn
@@ -23,6 +24,12 @@ from .stages_torch import Stage
 from .tracing_torch import Traced, one_input, traced
 
 __all__ = ["CutModel"]
+
+#: What state moves as from machine to machine: what NumPy has, too.
+_TRAVEL: Final = frozenset(
+    {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+    | {torch.float16, torch.float32, torch.float64}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +80,21 @@ class CutModel:
             raise SplitError(f"an example of shape {tuple(example.shape)}; give a batch of 2 samples or more")
         if max_tensors < 1:
             raise SplitError(f"max_tensors = {max_tensors}; use 1 or more")
+        if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+            raise SplitError(f"{name} is compiled, and its steps cannot be seen; cut the module it was compiled from")
+        if any((model._forward_hooks, model._forward_pre_hooks, model._backward_hooks, model._backward_pre_hooks)):
+            raise SplitError(f"{name} has hooks of its own, which no part of it would run; cut nn.Sequential(model)")
         example = example.contiguous()  # as batches are
         module = one_input(model)
         wanted = {training: _whole(model, example, training) for training in (True, False)}
         with left_as_found(model):
             torch.manual_seed(1)  # so that a random tensor that tracing made a constant of is found out below
             found = traced(module, blocks)
-        larger = torch.cat([example, example[:1]])
-        runs = {training: record(found, example, training=training) for training in (True, False)}
+        try:
+            runs = {training: record(found, example, training=training) for training in (True, False)}
+            larger = record(found, torch.cat([example, example[:1]]), training=True)
+        except Exception as error:  # the model's own code
+            raise SplitError(f"{name} runs as a whole and fails step by step: {str(error)[:200]}") from error
         for training, run in runs.items():
             if not _alike(run, wanted[training]):
                 how = "training" if training else "evaluation"
@@ -90,14 +104,7 @@ class CutModel:
                     + f"; name the submodules that make it up: blocks={[n for n, _ in model.named_children()][:6]}"
                 )
         state = _state(model, runs[True].written)
-        places = boundaries(
-            found,
-            example,
-            runs[True],
-            record(found, larger, training=True),
-            max_tensors=max_tensors,
-            state=state.values(),
-        )
+        places = boundaries(found, example, runs[True], larger, max_tensors=max_tensors, state=state.values())
         units = _unit_names(found, places)
         owner = _owners(found, places, state)
         cuts = tuple(
@@ -188,6 +195,8 @@ def _state(model: nn.Module, written: Sequence[str]) -> dict[str, torch.Tensor]:
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             raise SplitError(f"state {name!r} is a {type(value).__name__}; keep it in a buffer: register_buffer")
+        if value.dtype not in _TRAVEL:
+            raise SplitError(f"state {name!r} is {value.dtype}, which no array holds; use torch.float32: model.float()")
     lost = [name for name in written if name not in state]
     if lost:
         raise SplitError(f"buffer {lost[0]!r} changes and is not in the state_dict; register it with persistent=True")

@@ -17,7 +17,7 @@ from ..models.schedule import make_schedule
 from .agreed import check_frame, check_tensors, parts
 from .frame import Frame, Kind, Tensors
 from .halves_torch import Half
-from .losses_torch import mean_loss
+from .losses_torch import backward, mean_loss
 from .order import WorkOrder
 from .results import WorkResult
 from .tensors_torch import Pass
@@ -84,6 +84,7 @@ class DeviceWork:
 
         Raises:
             ProtocolError: not the answer that is due; the work can go on with the right one.
+            SplitError, DataError: the device's units fail on its samples, or the loss on its targets.
         """
         begun = time.perf_counter()
         try:
@@ -173,11 +174,10 @@ class DeviceWork:
         for step, batch in self._batches:
             self._half.begin()
             whole = self._half.forward(0, self.parts.last, (self._x[batch],), seed=self.order.seed, step=step)
-            loss = mean_loss(self.order.loss, whole.outputs[0], self._targets(batch))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = backward(mean_loss(self.order.loss, whole.outputs[0], self._targets(batch)))
             self._half.move()
             self._made += 1
-            self._losses.append(float(loss.detach()))
+            self._losses.append(loss)
             self._sizes.append(len(batch))
 
     def _activations(self) -> Frame | None:
@@ -214,9 +214,7 @@ class DeviceWork:
         """Through the tail to the loss, and back to what came in."""
         parts = self.parts
         tail = self._half.forward(parts.tail, parts.last, self._outputs, seed=self.order.seed, step=self._step)
-        loss = mean_loss(self.order.loss, tail.outputs[0], self._targets(self._batch))
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._loss = float(loss.detach())
+        self._loss = backward(mean_loss(self.order.loss, tail.outputs[0], self._targets(self._batch)))
         return tail.gradients()
 
     def _finish_head(self, incoming: Frame) -> Frame | None:

@@ -110,10 +110,10 @@ def _equalised(costs: Costs) -> tuple[dict[int, int], dict[int, str]]:
     """The least common T, and then the most layers within it for each device in turn."""
     everybody_s = np.where(costs.allowed, costs.fixed_s(len(costs.numbers)) + costs.wire_s, np.inf)
     low, high = 0.0, float(everybody_s.min(axis=1).max())
-    while _least(costs, high) is None:
+    while math.isfinite(high) and _least(costs, high) is None:
         low, high = high, 2.0 * high
-        if not math.isfinite(high):
-            raise SplitError("no common step time can be kept; check the capacities and links given")
+    if not math.isfinite(high):
+        raise SplitError("a step would take for ever; check the units of the capacities and links given: FLOP/s, bit/s")
     while high - low > ROUNDING * high:
         middle = 0.5 * (low + high)
         low, high = (low, middle) if _least(costs, middle) is not None else (middle, high)
@@ -153,19 +153,28 @@ def _within(costs: Costs, budgets: Budgets) -> tuple[dict[int, int], dict[int, s
         by_lateness = (costs.whole - np.argsort(late[::-1], kind="stable")).tolist()
         others = [option for option in by_lateness if 1.0 < late[option] < np.inf]
         refused = 0
+        asked_bps = np.minimum(parts, 1.0)[:, None] * costs.load_bps[:, row]
+        # What is left is rounded, so this rules out only what is clearly too much; summing takes long for many devices.
+        left_bps = np.array([reservations.left_bps(name) for name in links])
+        hopeless = np.any(asked_bps > left_bps * (1.0 + ROUNDING) + ROUNDING * costs.link_bps, axis=1)
         for option in (*keeps, *others):
-            part = min(1.0, float(parts[option]))
-            if reservations.admit(str(number), {name: part * costs.load_bps[at, row] for at, name in enumerate(links)}):
+            if not hopeless[option] and reservations.admit(
+                str(number), dict(zip(links, asked_bps[option].tolist(), strict=True))
+            ):
                 chosen[number] = option
                 break
             refused += 1
         else:
             # Nobody's reservation can be kept then: `settle` divides the links anew.
             chosen[number] = int(np.argmin(np.where(costs.allowed[row], parts, np.inf)))
-        told = f"{human_s(budgets.train_s)} computing and {human_s(budgets.transfer_s)} transfer"
+        told = f"{_spelled(budgets.train_s)} computing and {_spelled(budgets.transfer_s)} transfer"
         if late[chosen[number]] > 1.0:
             reasons[number] = f"no cut keeps {told}; this one comes nearest"
         else:
             reasons[number] = f"most layers within {told}"
         reasons[number] += f"; {refused} refused by shared links" if refused else ""
     return chosen, reasons
+
+
+def _spelled(within_s: float) -> str:
+    return human_s(within_s) if math.isfinite(within_s) else "unlimited"

@@ -7,10 +7,9 @@ number of halves. Nothing here knows frames, batches or who is at the other end.
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from ..models.matching import check_arrays
 from .frame import Tensors
 from .optimiser_torch import load_optimiser_arrays, make_optimiser, optimiser_arrays
 from .order import OptimiserSpec
+from .recording_torch import DRAWING
 from .tensors_torch import Pass, enter
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Half", "let_go"]
 
 Arrays = Mapping[str, NDArray[Any]]
-
-#: torch has one random state for all threads of a process: who seeds it draws before anybody else does.
-DRAWING: Final = threading.Lock()
 
 
 class Half:
@@ -87,15 +84,22 @@ class Half:
             seed, step: what random units (dropout) draw from.
 
         Raises:
-            SplitError: units that are not held, or that replace a buffer instead of writing into it.
+            SplitError: units that are not held, that fail on these inputs (BatchNorm on a batch of one sample, symbols
+            that an embedding does not have), or that replace a buffer instead of writing into it.
         """
         if start != stop and not any(begin <= start <= stop <= end for begin, end in self.spans):
             raise SplitError(f"units {start} to {stop} on a machine that holds {_spell(self.spans)}")
         leaves = enter(inputs, self.cuts[start].differentiable, self._dtype, self.device)
         if start < stop:
             stage = self._stage(start, stop)
-            with DRAWING if stage.random else nullcontext(), stage.seeded(seed, step):
-                outputs = stage(*leaves)
+            try:
+                with DRAWING if stage.random else nullcontext(), stage.seeded(seed, step):
+                    outputs = stage(*leaves)
+            except Exception as error:  # the model's own code, on tensors that may be another machine's
+                raise SplitError(
+                    f"units {start} to {stop} fail on tensors of shapes {[tuple(leaf.shape) for leaf in leaves]} and "
+                    f"{', '.join(str(leaf.dtype) for leaf in leaves)}: {error}"
+                ) from error
             self._check_buffers(stage)
         else:
             outputs = tuple(leaf.clone() for leaf in leaves)
@@ -155,7 +159,13 @@ class Half:
         """A copy whose tensors are ours; made once."""
         if (start, stop) not in self._stages:
             # deepcopy looks into the memo first: no array is copied, and all stages of a half share its own.
-            stage = copy.deepcopy(self.model.stage(start, stop), dict[int, Any](self._own))
+            try:
+                stage = copy.deepcopy(self.model.stage(start, stop), dict[int, Any](self._own))
+            except Exception as error:  # a module's own code
+                raise SplitError(
+                    f"units {start} to {stop} cannot be copied, and each machine needs its own: {str(error)[:200]}; of "
+                    "torch.nn.utils.weight_norm take the one in torch.nn.utils.parametrizations"
+                ) from error
             strange = [
                 name for name, tensor in stage.state_dict(keep_vars=True).items() if tensor is not self._names.get(name)
             ]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from .leakage import gauge
+from .recording_torch import left_as_found
 
 if TYPE_CHECKING:
     from .cutting_torch import CutModel
@@ -45,7 +46,7 @@ def distance_correlation(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
 def measure(cut_model: CutModel, x: npt.NDArray[Any] | torch.Tensor, *, corrected: bool = True) -> dict[int, float]:
     """Distance correlation of inputs with what crosses each cut, from 0 (the inputs themselves: 1) to the last.
 
-    The model is run in evaluation mode, unit by unit, and left in the mode it was in.
+    The model is run in evaluation mode, unit by unit, and left as it was.
 
     Args:
         cut_model: the model, cut.
@@ -53,21 +54,14 @@ def measure(cut_model: CutModel, x: npt.NDArray[Any] | torch.Tensor, *, correcte
         corrected: see `leakage.distance_correlation`.
     """
     inputs = x if isinstance(x, torch.Tensor) else torch.tensor(x)
-    last, training = len(cut_model.units), cut_model.model.training
+    if inputs.is_floating_point():
+        inputs = inputs.to(cut_model.example)
     crossing: dict[int, list[npt.NDArray[Any]]] = {0: [inputs.numpy(force=True)]}
     tensors: tuple[torch.Tensor, ...] = (inputs,)
-    modes = {module: module.training for module in cut_model.model.modules()}
-    try:
-        with torch.no_grad():
-            for start in range(last):
-                stage = cut_model.stage(start, start + 1)
-                stage.eval()
-                tensors = stage(*tensors)
-                crossing[start + 1] = [np.asarray(tensor.numpy(force=True)) for tensor in tensors]
-    finally:
-        cut_model.model.train(training)
-        for module, mode in modes.items():
-            module.training = mode
+    with left_as_found(cut_model.model), torch.no_grad():
+        for start in range(len(cut_model.units)):
+            tensors = cut_model.stage(start, start + 1).eval()(*tensors)
+            crossing[start + 1] = [np.asarray(tensor.numpy(force=True)) for tensor in tensors]
     return gauge(crossing[0][0], crossing, corrected=corrected)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from ..errors import DataError
+from ..errors import DataError, SplitError
 from .order import LossName
 
-__all__ = ["mean_loss"]
+__all__ = ["backward", "mean_loss"]
 
 
 def mean_loss(name: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -24,7 +24,7 @@ def mean_loss(name: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> t
         targets: cross entropy: int64 [batch] or [batch, context]; mse: as many numbers as outputs, cast to their dtype.
 
     Raises:
-        DataError: outputs and targets that do not belong together.
+        DataError: outputs and targets that do not belong together, or a class that the model does not have.
 
     >>> mean_loss("mse", torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 0.0]))
     tensor(5.)
@@ -46,4 +46,24 @@ def mean_loss(name: LossName, outputs: torch.Tensor, targets: torch.Tensor) -> t
             f"the model scores {len(scores)} targets, {targets.numel()} came (shape {tuple(targets.shape)}); "
             "sequences need a model for sequences, such as 'char-transformer', single classes one of the others"
         )
+    classes = scores.shape[-1]
+    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+        bad = targets[(targets < 0) | (targets >= classes)][0]
+        # An accelerator would not raise, but be of no use to this process any more.
+        raise DataError(f"target {int(bad)}, and the model scores {classes} classes; expected 0 to {classes - 1}")
     return functional.cross_entropy(scores, targets.reshape(-1))
+
+
+def backward(loss: torch.Tensor) -> float:
+    """Accumulate the gradients of a loss.
+
+    Returns:
+        Its value.
+
+    Raises:
+        SplitError: it depends on nothing that is trained.
+    """
+    if not loss.requires_grad:
+        raise SplitError("nothing in this model is trained: it has no parameters, or all have requires_grad=False")
+    loss.backward()  # type: ignore[no-untyped-call]
+    return float(loss.detach())

@@ -165,8 +165,8 @@ class Moments:
 
 
 _NAMES: Final = ("mean", "m2", "low", "high")
-#: Beyond, squares of differences would not be finite.
-_LARGEST: Final = 1e150
+#: Beyond, squares of differences, times as many samples as there can be, would not be finite.
+_LARGEST: Final = 1e140
 
 
 def _moments(x: npt.NDArray[Any], scope: Scope, begin: int) -> Moments:
@@ -192,6 +192,6 @@ def _moments(x: npt.NDArray[Any], scope: Scope, begin: int) -> Moments:
 def _doubles(values: Any, name: str, size: int) -> Doubles:
     if not isinstance(values, list | tuple) or len(values) != size:
         raise ValueError(f"{name}: expected {size} numbers")
-    if not all(type(value) in (int, float) and abs(value) <= (_LARGEST if name != "m2" else 1e300) for value in values):
+    if not all(type(value) in (int, float) and abs(value) <= (_LARGEST if name != "m2" else 1e299) for value in values):
         raise ValueError(f"{name}: expected finite numbers")
     return np.array(values, np.float64)

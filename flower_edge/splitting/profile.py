@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ..errors import SplitError
 
 __all__ = ["CutProfile", "ModelProfile", "UnitProfile"]
+
+# Checked where a profile is read.
+Count = Annotated[int, Field(ge=0)]
+Flops = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -24,20 +29,20 @@ class UnitProfile:
 
     Attributes:
         name: of the module or operation that ends it.
-        forward_flops, backward_flops: per sample. Backward includes the gradient of the unit's input, but for the first.
+        forward_flops, backward_flops: per sample. Backward includes the gradient of the input, but for the first unit.
         forward_s, backward_s: measured seconds per sample on the host that profiled, NaN where nothing was timed.
         parameters, buffers: how many numbers it holds that are trained, and how many that are not.
         state_bytes: of parameters and buffers together.
     """
 
     name: str
-    forward_flops: float
-    backward_flops: float
+    forward_flops: Flops
+    backward_flops: Flops
     forward_s: float = math.nan
     backward_s: float = math.nan
-    parameters: int = 0
-    buffers: int = 0
-    state_bytes: int = 0
+    parameters: Count = 0
+    buffers: Count = 0
+    state_bytes: Count = 0
 
     @property
     def train_flops(self) -> float:
@@ -57,7 +62,7 @@ class CutProfile:
     """
 
     position: int
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: tuple[tuple[Count, ...], ...]
     differentiable: tuple[bool, ...]
     name: str = ""
 
@@ -94,6 +99,12 @@ class ModelProfile:
                 f"a profile of {len(self.units)} units with cuts at {[cut.position for cut in self.cuts]}; "
                 f"expected one at each position from 0 to {len(self.units)}"
             )
+        for cut in self.cuts:
+            if len(cut.shapes) != len(cut.differentiable):
+                raise SplitError(
+                    f"cut {cut.position} of a profile lets {len(cut.shapes)} tensors through and says of "
+                    f"{len(cut.differentiable)} whether a gradient comes back; expected as many"
+                )
 
     @property
     def last(self) -> int:
@@ -120,22 +131,10 @@ class ModelProfile:
             SplitError: no profile.
         """
         try:
-            found: Mapping[str, Any] = json.loads(text)
-            return cls(
-                tuple(UnitProfile(**unit) for unit in found["units"]),
-                tuple(
-                    CutProfile(
-                        cut["position"],
-                        tuple(tuple(shape) for shape in cut["shapes"]),
-                        tuple(cut["differentiable"]),
-                        cut["name"],
-                    )
-                    for cut in found["cuts"]
-                ),
-                found["batch"],
-                found["digest"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            return TypeAdapter(cls).validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
             raise SplitError(
-                f"not a model's profile: {error!r}; write one with `flower-edge plan-split --save-profile`"
+                f"not a model's profile: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}; write one with "
+                "`flower-edge plan-split --save-profile`"
             ) from None

@@ -42,7 +42,7 @@ def measure(
         progress: called with steps done and steps in all.
 
     Raises:
-        SplitError: a negative number of steps, or an example without samples.
+        SplitError: a negative number of steps, or an example without samples or of another shape.
     """
     if timed_steps < 0 or not example.dim() or not len(example):
         raise SplitError(
@@ -53,7 +53,13 @@ def measure(
     taken: list[list[_Cost]] = []
     with left_as_found(cut_model.model):
         for done in range(rounds):
-            taken.append(_step(cut_model, example, count=done == 0))
+            try:
+                taken.append(_step(cut_model, example, count=done == 0))
+            except Exception as error:  # the model's own code
+                raise SplitError(
+                    f"{type(cut_model.model).__name__} cannot be profiled with an example of shape "
+                    f"{tuple(example.shape)} and {example.dtype}: {error}"
+                ) from error
             if progress is not None:
                 progress(done + 1, rounds)
     batch = len(example)

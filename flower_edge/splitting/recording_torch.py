@@ -7,17 +7,32 @@ places at once. Neither decides where to cut.
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import fx, nn
 
 from .tracing_torch import Traced, attributes_kept
 
-__all__ = ["Gradients", "Record", "Value", "chained", "layout_of", "left_as_found", "record", "same", "trained"]
+__all__ = [
+    "DRAWING",
+    "Gradients",
+    "Record",
+    "Value",
+    "chained",
+    "layout_of",
+    "left_as_found",
+    "record",
+    "same",
+    "trained",
+]
+
+#: torch has one random state for all threads of a process: who seeds it draws before anybody else does.
+DRAWING: Final = threading.RLock()
 
 #: By cut, of each value that arrived there.
 Gradients = dict[int, list[torch.Tensor | None]]
@@ -83,7 +98,7 @@ def left_as_found(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
             if module._buffers[name] is not buffer or not same(buffer, before)  # BatchNorm does not count versions
         ]
 
-    with attributes_kept(model), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with DRAWING, attributes_kept(model), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
             yield written
         finally:

@@ -200,7 +200,8 @@ def _undivided(costs: Costs) -> str:
         return f"no cut is open; the slowest device takes {alone}"
     least = int(step_s.argmin())
     sends_s = costs.delay_s[row, least] + costs.wire_s[row, least]
-    helped = f"{human_s(step_s[least])} with the cloud's help, {100.0 * sends_s / step_s[least]:.0f} % of it transfers"
+    share = 100.0 * sends_s / step_s[least] if step_s[least] else 0.0
+    helped = f"{human_s(step_s[least])} with the cloud's help, {share:.0f} % of it transfers"
     if step_s[least] < alone_s[row]:
         return f"nothing is divided; the slowest device takes {alone}, and would take {helped}"
     return f"no device is quicker with the cloud's help; the slowest takes {alone}, and would take {helped}"

@@ -127,15 +127,20 @@ class Standard:
         Raises:
             DataError: not fitted, samples of another shape, or what comes out is no finite float32.
         """
-        values = np.asarray(x).astype(np.float64)
-        if self.kind == "log":
-            out = np.copysign(np.log1p(np.abs(values)), values)
-        elif self.kind == "unit-norm":
-            out = values / self._norms(values)
-        else:
-            shift, scale = self._constants(values)
-            out = (values - shift) / scale
+        samples = np.asarray(x)
+        if samples.ndim < 1 or samples.dtype.kind not in "fiub":
+            raise DataError(
+                f"samples of shape {samples.shape} and dtype {samples.dtype}: expected numbers, [samples, ...]"
+            )
+        values = samples.astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
+            if self.kind == "log":
+                out = np.copysign(np.log1p(np.abs(values)), values)
+            elif self.kind == "unit-norm":
+                out = values / self._norms(values)
+            else:
+                shift, scale = self._constants(values)
+                out = (values - shift) / scale
             found = out.astype(np.float32)
         if not np.isfinite(found).all():
             place = tuple(int(i) for i in np.argwhere(~np.isfinite(found))[0])
@@ -210,7 +215,7 @@ class Standard:
 
     def _norms(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Of each sample, to divide by; of one that is all zeros 1."""
-        flat = values.reshape(len(values), -1)
+        flat = values.reshape(len(values), math.prod(values.shape[1:]))
         largest = np.abs(flat).max(axis=1, initial=0.0, keepdims=True)
         unit = flat / np.where(largest > 0, largest, 1.0)  # squares of the largest doubles would not be finite
         sums = np.abs(unit).sum(axis=1) if self.norm == "l1" else np.sqrt(np.square(unit).sum(axis=1))

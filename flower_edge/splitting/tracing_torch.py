@@ -156,7 +156,9 @@ class _Tracer(fx.Tracer):
         self.within: list[str] = []
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name in self.leaves or super().is_leaf_module(m, module_qualified_name)
+        # What a hook does to gradients is in no graph: its module stays whole, and the hook with it.
+        hooked = bool(m._backward_hooks or m._backward_pre_hooks)
+        return hooked or module_qualified_name in self.leaves or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -300,4 +300,4 @@ class GrpcConnection(Connection):
             raise
 
     def _idle_s(self, timeout_s: float | None) -> float:
-        return self.limits.idle_s if timeout_s is None else timeout_s
+        return self.limits.idle_s if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX)

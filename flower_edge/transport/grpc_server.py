@@ -91,7 +91,8 @@ class GrpcServer:
         self._closing = False
         secure = credentials.for_serving(host)
         methods = {
-            "Offer": grpc.unary_unary_rpc_method_handler(self._offer),
+            # A stream of one message: of a unary call gRPC would wait for the message without end.
+            "Offer": grpc.stream_unary_rpc_method_handler(self._offer),
             "Stream": grpc.stream_stream_rpc_method_handler(self._stream),
         }
         self._server = grpc.server(
@@ -102,6 +103,8 @@ class GrpcServer:
                 # A port that is taken is an error, not shared with whoever has it.
                 ("grpc.so_reuseport", 0),
                 ("grpc.server_handshake_timeout_ms", 10_000),
+                # Whoever has come in and says nothing, or went without a word, is let go.
+                ("grpc.max_connection_idle_ms", max(1000, round(2e3 * limits.ticket_s))),
             ],
             maximum_concurrent_rpcs=limits.connections + _HELLOS,
         )
@@ -160,8 +163,15 @@ class GrpcServer:
             del self._accepted[ticket]
         return len(self._accepted) + self._reserved + len(self._live)
 
-    def _offer(self, request: bytes, context: Any) -> bytes:
+    def _offer(self, requests: Iterator[bytes], context: Any) -> bytes:
         peer = _peer(context)
+        late = threading.Timer(self._limits.ticket_s, context.cancel)
+        late.daemon = True
+        late.start()
+        try:
+            request = next(requests, b"")
+        finally:
+            late.cancel()
         try:
             self._credentials.admit(peer.fingerprint)
             peer_limits, hello = PeerLimits.split(request)
@@ -204,15 +214,16 @@ class GrpcServer:
         connection = GrpcConnection(accepted.peer, self._limits, accepted.peer_limits, cancel=context.cancel)
         name = f"flower-edge {accepted.peer.address}"
         thread = threading.Thread(target=self._handle, args=(connection, accepted.handler), name=name, daemon=True)
+        # The reader may be waiting for a handler that computes: told here, too, when the other end is gone.
+        context.add_callback(lambda: connection.end(TransportError("the other end went away")))
         with self._changed:
             self._reserved -= 1
+            connection.listen(incoming, f"{name} in")
+            thread.start()
+            # Only now: `stop` waits for threads that have begun, and one that could not holds no place.
             self._live[connection] = thread
             if self._closing:
                 connection.finish()
-        # The reader may be waiting for a handler that computes: told here, too, when the other end is gone.
-        context.add_callback(lambda: connection.end(TransportError("the other end went away")))
-        connection.listen(incoming, f"{name} in")
-        thread.start()
         try:
             yield bytes([OPEN])
             yield from connection.outgoing()

@@ -6,6 +6,7 @@ One HTTP/2 connection per dialled connection, raw bytes, no protoc. Which creden
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +88,9 @@ class GrpcTransport:
             left_s = until_s - time.monotonic()
             if not connection.opened.wait(left_s):
                 raise TransportError(f"no connection to {address}: it was accepted and not opened in time")
-            connection.ping(max(0.001, until_s - time.monotonic()))
+            # A handler may have said all it had to say and be gone; that waits to be received.
+            with suppress(ConnectionClosed):
+                connection.ping(max(0.001, until_s - time.monotonic()))
         except BaseException:
             connection.abandon(ConnectionClosed("it was never opened"))
             raise

@@ -14,12 +14,11 @@ is ever read.
 from __future__ import annotations
 
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Any, Final, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -39,6 +38,10 @@ __all__ = [
     "Server",
     "TransportTimeout",
 ]
+
+#: Sizes are told in 8 bytes; no clock of the system waits longer than some centuries.
+_MOST_WHOLE: Final = 1 << 53
+_MOST_S: Final = 1 << 32
 
 #: The longest hello there is, as JSON; a longer one is refused unread.
 HELLO_BYTES = 1 << 16
@@ -132,7 +135,7 @@ class Limits:
             most about twice that: what waits to be received, and what is being received.
         chunk_bytes: the longest piece a message travels in, 4096 to 1 MiB.
         connections: how many a server has at once; one more is refused as `busy`.
-        ticket_s: how long an accepted hello waits for its connection.
+        ticket_s: how long a server waits for a hello, and an accepted hello for its connection.
         idle_s: how long `send` and `receive` wait unless told otherwise.
         close_s: how long `close` waits for the other end to have received everything.
         keepalive_s: each end says something at least that often; whoever waits for one that hangs, or whose network
@@ -154,8 +157,10 @@ class Limits:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
-                raise ConfigError(f"Limits({each.name}={value!r}): expected a number above 0")
+            whole = isinstance(each.default, int)
+            right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+            if not right or not 0 < value < (_MOST_WHOLE if whole else _MOST_S):
+                raise ConfigError(f"Limits({each.name}={value!r}): expected a {'whole ' * whole}number above 0")
         if not 4096 <= self.chunk_bytes <= 1 << 20:
             raise ConfigError(f"Limits(chunk_bytes={self.chunk_bytes}): expected 4096 to {1 << 20}")
 
@@ -233,7 +238,8 @@ class Connection(ABC):
     @property
     @abstractmethod
     def round_trip_s(self) -> float | None:
-        """Of the last `ping`; dialling makes one. None at a serving end that has not asked."""
+        """Of the last `ping`; dialling makes one. None at a serving end that has not asked, and where the other end
+        had closed before it answered."""
 
     @property
     @abstractmethod

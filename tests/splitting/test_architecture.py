@@ -104,13 +104,30 @@ def test_another_digest_is_refused() -> None:
         (spec("own", options={"depth": 3}), "cannot be built: .*unexpected keyword argument 'depth'"),
         (spec("cnn", (1, 8, 8), options={"depth": 3}), "'cnn' has no option 'depth'"),
         (spec("cnn", (1, 8, 9)), "square pictures"),
+        (spec("failing"), "'failing' with .* cannot be built: 'depth'"),
+        (spec("listing"), "`example` of the factory of 'listing' gave a list; return a tensor"),
         (spec("none"), "the factory of 'none' gave a NoneType; return a torch.nn.Module"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_the_reason(asked: ArchitectureSpec, words: str) -> None:
-    models = {"own": own} if asked.name != "none" else {"none": lambda input_shape, num_classes: None}
+    def failing(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        raise KeyError("depth")
+
+    def listing(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        return own(input_shape, num_classes)
+
+    listing.example = lambda input_shape, num_classes: [0.0]  # type: ignore[attr-defined]
+    models = {"own": own, "failing": failing, "listing": listing, "none": lambda input_shape, num_classes: None}
     with pytest.raises(SplitError, match=words):
-        build(asked, models=models)
+        build(asked, models={asked.name: models[asked.name]} if asked.name in models else {"own": own})
+
+
+def test_a_model_of_other_numbers_than_travel_is_refused() -> None:
+    def double(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        return nn.Linear(input_shape[0], num_classes).double()
+
+    with pytest.raises(SplitError, match=r"parameter 'weight' is torch.float64; .*give the model \.float\(\)"):
+        build(spec("double", (3,)), models={"double": double})
 
 
 def test_a_negative_seed_is_refused() -> None:

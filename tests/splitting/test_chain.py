@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from plan_toy import FOUR, INT8, device, profiles
 from flower_edge.errors import SplitError
 from flower_edge.splitting.capacity import Cloud
 from flower_edge.splitting.chain import Link, Machine, chain_by_trying, plan_chain
-from flower_edge.splitting.costs import Job
+from flower_edge.splitting.costs import Job, memory_bytes
 from flower_edge.splitting.planner import FixedCut
 from flower_edge.splitting.profile import ModelProfile
 
@@ -71,5 +73,18 @@ def test_chains_that_cannot_be_are_refused() -> None:
         plan_chain(FOUR, [Machine(1.0), Machine(1.0)], [Link(), Link()])
     with pytest.raises(SplitError, match="least_cut = 9"):
         plan_chain(FOUR, [Machine(1.0), Machine(1.0)], [Link()], least_cut=9)
-    with pytest.raises(SplitError, match=r"machine hub computes 0\.0 FLOP/s"):
-        plan_chain(FOUR, [Machine(1.0), Machine(0.0, name="hub")], [Link()])
+    with pytest.raises(SplitError, match="labels at the device"):
+        plan_chain(FOUR, [Machine(1.0), Machine(1.0)], [Link()], job=Job(labels="device"))
+    with pytest.raises(SplitError, match=r"flops_per_s of machine 'hub' = 0\.0"):
+        Machine(0.0, name="hub")
+    with pytest.raises(SplitError, match=r"a link's down_bps = 0\.0"):
+        Link(down_bps=0.0)
+    with pytest.raises(SplitError, match="a link's delay_s = nan"):
+        Link(delay_s=math.nan)
+
+
+def test_a_machine_needs_memory_for_what_enters_it_as_well_as_a_device_does() -> None:
+    enough = memory_bytes(FOUR, 2, JOB)
+    for room, cut in ((enough, 2), (enough - 1, 1)):
+        plan = plan_chain(FOUR, [Machine(1e12, room), Machine(1e3)], [Link()], job=JOB)
+        assert plan.cuts == (cut,)

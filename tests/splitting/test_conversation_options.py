@@ -23,11 +23,13 @@ from split_cases import (
 from torch import nn
 
 from flower_edge.errors import SplitError
+from flower_edge.splitting.architecture import build
 from flower_edge.splitting.conversation_torch import DeviceWork
 from flower_edge.splitting.cutting_torch import CutModel
 from flower_edge.splitting.frame import Frame, Kind
 from flower_edge.splitting.frames import FrameCoder
 from flower_edge.splitting.leakage import distance_correlation
+from flower_edge.splitting.order import ArchitectureSpec
 from flower_edge.splitting.standardise import Standard
 
 CASE = CASES["fan"]
@@ -138,3 +140,27 @@ def test_devices_in_threads_of_one_process_draw_what_each_would_draw_alone() -> 
     with ThreadPoolExecutor(len(orders)) as pool:
         for got, alone in zip(pool.map(run, range(len(orders))), expected, strict=True):
             assert_same_whole(got, alone)
+
+
+def test_building_and_cutting_in_one_thread_does_not_disturb_what_another_draws() -> None:
+    case = CASES["dropout"]
+    model, (x, y), start = case.cut_model(), case.data(), start_of(case)
+    order = make_order(6, steps=20)
+    expected = split(order, model, x, y, start)[0]
+    mlp = ArchitectureSpec(name="mlp", input_shape=(5,), num_classes=3)
+    first = build(mlp, seed=4).model.state_dict()
+    over = threading.Event()
+
+    def build_on() -> None:
+        while not over.is_set():
+            again = build(mlp, seed=4).model.state_dict()
+            assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
+
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(build_on)
+        try:
+            for _ in range(3):
+                assert_same_whole(split(order, model, x, y, start)[0], expected)
+        finally:
+            over.set()
+        building.result()

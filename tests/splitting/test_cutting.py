@@ -318,6 +318,13 @@ def test_a_stage_takes_any_batch() -> None:
     assert torch.equal(cut.stage(0, len(cut.units)).eval()(x)[0], cut.model(x))
 
 
+def test_a_submodule_that_changes_gradients_by_a_hook_is_one_unit() -> None:
+    inner = nn.Sequential(nn.Linear(5, 5), nn.ReLU())
+    inner.register_full_backward_hook(lambda module, into, out: tuple(g if g is None else g * 0.5 for g in into))
+    model = nn.Sequential(nn.Linear(5, 5), inner, nn.Linear(5, 2))
+    assert CutModel.of(model, torch.randn(4, 5)).units == ("0", "1", "2")
+
+
 def test_blocks_cut_a_model_that_cannot_be_traced() -> None:
     torch.manual_seed(3)
     x = pictures(5)

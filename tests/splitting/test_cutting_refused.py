@@ -32,12 +32,19 @@ def pictures(*shape: int) -> torch.Tensor:
         (lambda: Counting(persistent=False), "'seen' changes and is not in the state_dict"),
         (nn.Identity, "gives"),
         (Noisy, "Noisy in training computes something else than the steps torch.fx traced; .*blocks=\\['one'\\]"),
+        (lambda: torch.compile(nn.Linear(5, 2), backend="eager"), "is compiled, .*cut the module it was compiled from"),
+        (lambda: nn.utils.spectral_norm(nn.Linear(5, 2)), "has hooks of its own, .*cut nn.Sequential"),
         (Averaging, "takes other steps in training than in evaluation; pass the submodules .*blocks=\\['one'\\]"),
     ],
 )
 def test_what_cannot_be_cut_is_refused_with_the_reason(make: Callable[[], nn.Module], words: str) -> None:
     with pytest.raises(SplitError, match=words):
         CutModel.of(make(), pictures(5))
+
+
+def test_state_that_no_array_holds_is_refused() -> None:
+    with pytest.raises(SplitError, match=r"state 'weight' is torch.bfloat16, .* use torch.float32: model.float\(\)"):
+        CutModel.of(nn.Linear(5, 2).bfloat16(), pictures(5).bfloat16())
 
 
 def test_blocks_that_are_not_the_model_are_refused() -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from flower_edge.errors import ConfigError, DataError, ModelMismatch, SplitError
 from flower_edge.splitting.cutting_torch import CutModel
 from flower_edge.splitting.halves_torch import Half, let_go
-from flower_edge.splitting.losses_torch import mean_loss
+from flower_edge.splitting.losses_torch import backward, mean_loss
 from flower_edge.splitting.optimiser_state import parameter_of, state_of
 from flower_edge.splitting.optimiser_torch import load_optimiser_arrays, make_optimiser, optimiser_arrays
 from flower_edge.splitting.order import OptimiserSpec
@@ -157,6 +157,13 @@ def test_cross_entropy_is_the_mean_over_all_targets(batch: int, context: int, cl
     [
         ("cross-entropy", (4, 3), torch.zeros(5, dtype=torch.int64), "scores 4 targets, 5 came"),
         ("cross-entropy", (4, 3), torch.zeros(4), "targets of dtype torch.float32 for cross entropy"),
+        (
+            "cross-entropy",
+            (4, 3),
+            torch.tensor([0, 1, 3, 2]),
+            "target 3, and the model scores 3 classes; expected 0 to 2",
+        ),
+        ("cross-entropy", (1, 2, 3), torch.tensor([[0, -100]]), "target -100"),
         ("mse", (4, 3), torch.zeros(4), "gives 12 numbers .* for 4 targets"),
     ],
 )
@@ -263,6 +270,29 @@ def test_frozen_parameters_stay_and_have_no_state() -> None:
     np.testing.assert_array_equal(half.arrays()["first.weight"], start.arrays["first.weight"])
     assert not np.array_equal(half.arrays()["last.weight"], start.arrays["last.weight"])
     assert "first.weight::momentum_buffer" not in half.state()
+
+
+def test_a_model_in_which_nothing_is_trained_has_no_gradients() -> None:
+    with pytest.raises(SplitError, match="nothing in this model is trained"):
+        backward(mean_loss("mse", torch.zeros(2, 1), torch.ones(2)))
+
+
+def test_units_that_fail_on_what_came_say_on_what() -> None:
+    model = CASES["resnet"].cut_model()
+    half = Half(model, [(0, 2)], SGD, pick(model, start_of(CASES["resnet"]), (0, 2)).arrays)
+    with pytest.raises(
+        SplitError, match=r"units 0 to 2 fail on tensors of shapes \[\(1, 3, 8, 8\)\] and torch.float32: "
+    ):
+        half.forward(0, 2, (np.zeros((1, 3, 8, 8), np.float32),), seed=0, step=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_units_that_cannot_be_copied_are_refused() -> None:
+    x = torch.zeros(2, 3)
+    model = CutModel.of(nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 2))), x)
+    arrays = {name: tensor.numpy() for name, tensor in model.model.state_dict().items()}
+    with pytest.raises(SplitError, match=r"cannot be copied, .*take the one in torch\.nn\.utils\.parametrizations"):
+        Half(model, [(0, 1)], SGD, arrays).forward(0, 1, (x.numpy(),), seed=0, step=0)
 
 
 def test_units_that_are_not_held_cannot_be_run() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odd_models import Counting
 from torch import nn
 
 from flower_edge.errors import DataError
@@ -166,7 +167,9 @@ def test_a_model_is_measured_at_every_cut_in_evaluation_mode_and_left_in_its_own
     assert list(found) == list(range(len(cut_model.units) + 1))
     assert found[0] == pytest.approx(1.0, abs=1e-6)
     assert found[len(cut_model.units)] < found[1]
-    assert found == leakage_torch.measure(cut_model, torch.tensor(x))
+    assert (
+        found == leakage_torch.measure(cut_model, torch.tensor(x)) == leakage_torch.measure(cut_model, x.astype("f8"))
+    )
     assert model.training
     assert not model[1].training
     assert model[3].training
@@ -175,6 +178,12 @@ def test_a_model_is_measured_at_every_cut_in_evaluation_mode_and_left_in_its_own
     with torch.no_grad():
         last = whole(torch.tensor(x)).numpy()
     assert found[len(cut_model.units)] == pytest.approx(distance_correlation(x, last, corrected=True), abs=1e-6)
+
+
+def test_what_a_model_counts_while_it_is_measured_does_not_stay() -> None:
+    model = Counting()
+    leakage_torch.measure(CutModel.of(model, torch.zeros(2, 5)), drawn(10, 5))
+    assert float(model.seen.sum()) == 0.0
 
 
 # -- noise -----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -294,7 +295,43 @@ def test_a_dynamic_plan_takes_a_twentieth_of_federated_averaging_s_time_with_all
     assert spreads["clock"] <= 0.05
 
 
+def test_a_budget_without_end_is_a_budget() -> None:
+    plan = Dynamic(Cloud(50e9), JOB, Budgets(math.inf, 0.06), fallback=False).plan(FOUR, {0: device(1e6)}, 1)
+    assert plan.assignments[0].reason == "most layers within unlimited computing and 60 ms transfer"
+
+
+def test_a_machine_that_never_tires_is_told_without_a_division_by_nothing() -> None:
+    plan = Dynamic(job=JOB).plan(FOUR, {0: DeviceView(Capacity(math.inf))}, 1)
+    assert (plan.worth, plan.step_s) == (False, 0.0)
+    assert plan.why.endswith("would take 0 ms with the cloud's help, 0 % of it transfers")
+
+
+def test_a_least_cut_that_the_model_does_not_have_is_refused() -> None:
+    with pytest.raises(SplitError, match="least_cut = 9 leaves no cut of a model of 4 units; expected 0 to 4"):
+        Dynamic(least_cut=9).plan(FOUR, {0: device()}, 1)
+    with pytest.raises(SplitError, match="expected 0 to 3"):
+        Dynamic(least_cut=4, whole=False).plan(FOUR, {0: device()}, 1)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_steps_without_end_are_no_plan() -> None:
+    with pytest.raises(SplitError, match="would take for ever; check the units"):
+        Dynamic(Cloud(1e-305)).plan(FOUR, {0: device(1e-305)}, 1)
+
+
+def test_a_thousand_devices_are_planned_in_seconds() -> None:
+    many = {number: device(10.0 ** (8 + number % 20 / 10), bps=1e6 * (1 + number % 50)) for number in range(1000)}
+    cloud = Cloud(50e9, up_bps=1e9, down_bps=1e9)
+    began_s = time.process_time()
+    for budgets in (None, Budgets(0.25, 0.06)):
+        plan = Dynamic(cloud, JOB, budgets, codecs=(INT4, INT8, PLAIN)).plan(FOUR, many, 1)
+        assert sum(one.up_bps or 0.0 for one in plan.assignments.values()) <= 1e9 * (1 + 1e-6)
+    assert time.process_time() - began_s < 10.0
+
+
 def test_capacities_that_cannot_be_are_refused() -> None:
+    with pytest.raises(SplitError, match="memory_bytes = nan"):
+        Capacity(1.0, memory_bytes=math.nan)  # type: ignore[arg-type]
     with pytest.raises(SplitError, match="flops_per_s = 0"):
         Capacity(0.0)
     with pytest.raises(SplitError, match="'cloud-up' is the cloud's own"):

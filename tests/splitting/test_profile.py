@@ -144,5 +144,11 @@ def test_a_measured_profile_is_read_as_it_was_written() -> None:
 def test_a_text_that_is_no_profile_is_refused() -> None:
     with pytest.raises(SplitError, match="not a model's profile"):
         ModelProfile.from_json('{"units": 3}')
+    text = ModelProfile(
+        (UnitProfile("a", 2.0, 1.0),), (CutProfile(0, (), ()), CutProfile(1, ((3,),), (True,)))
+    ).to_json()
+    for part, other in (("2.0", '"a"'), ("2.0", "-2.0"), ("[[3]]", '[["a"]]'), ("[[3]]", "[[-3]]"), ("[true]", "[]")):
+        with pytest.raises(SplitError, match="not a model's profile"):
+            ModelProfile.from_json(text.replace(part, other))
     with pytest.raises(SplitError, match="expected one at each position from 0 to 1"):
         ModelProfile((UnitProfile("a", 1, 1),), ())

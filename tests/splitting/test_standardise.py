@@ -236,6 +236,28 @@ def test_only_what_needs_constants_asks_devices_for_moments() -> None:
     assert Standard("log").fitted(None) == Standard("log")
 
 
+def test_the_wildest_moments_that_are_taken_merge_to_finite_constants() -> None:
+    ends = {
+        number: Moments.from_plain(
+            {"scope": "whole", "count": (1 << 53) - 1, "shape": [], "mean": [x], "m2": [0.0], "low": [x], "high": [x]}
+        )
+        for number, x in enumerate((1e140, -1e140))
+    }
+    for kind in ("z-score", "min-max"):
+        (scale,) = Standard(kind, "whole").fitted(Moments.merged(ends)).scale  # type: ignore[arg-type]
+        assert np.isfinite(scale)
+
+
+@pytest.mark.parametrize("standard", [Standard("log"), Standard("unit-norm"), Standard("unit-norm", norm="l1")])
+def test_what_is_no_number_is_refused_and_no_samples_stay_none(standard: Standard) -> None:
+    assert standard.apply(np.zeros((0, 3))).shape == (0, 3)
+    for bad in (np.array([["a"]]), np.array([[None]]), np.float64(1.0)):
+        with pytest.raises(DataError, match="expected numbers"):
+            standard.apply(bad)
+    with pytest.raises(DataError, match=r"sample 0, feature \(0,\): inf becomes"):
+        standard.apply(np.array([[np.inf, np.inf]]))
+
+
 def test_samples_handed_in_are_left_as_they_are() -> None:
     x = pictures(5)
     before = x.tobytes()

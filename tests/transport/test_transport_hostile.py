@@ -179,6 +179,46 @@ def test_a_hundred_who_connect_and_say_nothing_keep_nobody_out() -> None:
                 each.close()
 
 
+def test_hellos_that_never_come_are_given_up_and_keep_nobody_out_for_long() -> None:
+    limits = Limits(connections=1, ticket_s=1.0)
+    said = threading.Event()
+
+    def never() -> Iterator[bytes]:
+        said.wait(20.0)
+        yield b""
+
+    with serve(credentials=Insecure(), limits=limits) as server, Raw(server) as raw:
+        # More than the server takes at once; gRPC turns the others away.
+        calls = [raw.channel.stream_unary(OFFER).future(never()) for _ in range(30)]
+
+        def answered() -> bool:
+            with suppress(TransportError), dial(server, credentials=Insecure(), limits=limits) as connection:
+                connection.send(b"x")
+                return connection.receive() == b"x"
+            return False
+
+        try:
+            assert eventually(answered)
+            assert eventually(lambda: all(call.done() for call in calls))
+        finally:
+            said.set()
+
+
+def test_whoever_only_connects_is_let_go() -> None:
+    with (
+        serve(credentials=Insecure(), limits=Limits(ticket_s=0.5)) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=10.0) as silent,
+    ):
+        while silent.recv(4096):
+            pass
+
+
+def test_a_hello_that_ends_before_it_begins_is_refused(plain: GrpcServer) -> None:
+    with Raw(plain) as raw, pytest.raises(grpc.RpcError) as caught:
+        raw.channel.stream_unary(OFFER)(iter(()), timeout=10.0)
+    assert "too short" in str(caught.value)
+
+
 def test_a_stream_that_stops_in_the_middle_of_a_message_breaks() -> None:
     errors: list[Exception] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -111,6 +112,13 @@ def test_a_program_that_asks_later_finds_what_came_before_the_other_end_closed()
             connection.ping()
 
 
+def test_a_handler_that_says_one_thing_and_is_gone_has_been_heard() -> None:
+    with serve(lambda connection: connection.send(b"welcome")) as server:
+        for _ in range(100):
+            with dial(server) as connection:
+                assert connection.receive() == b"welcome"
+
+
 def test_closing_waits_until_the_other_end_has_everything() -> None:
     received: list[int] = []
     done = threading.Event()
@@ -213,6 +221,14 @@ def test_a_sender_waits_for_a_receiver_that_does_not_ask() -> None:
             connection.flush()
         assert eventually(lambda: len(sizes) == sent + 1)
     assert sizes == [LIMITS.message_bytes] * sent + [4]
+
+
+def test_whoever_will_wait_without_end_may_say_so() -> None:
+    with serve() as server, dial(server) as connection:
+        connection.send(b"x", timeout_s=math.inf)
+        assert connection.receive(timeout_s=math.inf) == b"x"
+        connection.flush(timeout_s=math.inf)
+        assert connection.ping(timeout_s=math.inf) > 0.0
 
 
 def test_a_ping_is_answered_while_the_program_at_the_other_end_computes() -> None:

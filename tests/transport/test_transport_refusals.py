@@ -254,7 +254,14 @@ def test_what_cannot_be_a_hello_limit_or_address_is_said_before_anything_is_open
         Hello(purpose="p", run="7", node=3, data={"model": object()}).to_bytes()
     with pytest.raises(ConfigError, match="as a message"):
         Hello(purpose="p", run="7", node=3, data={"x": "a" * HELLO_BYTES}).to_bytes()
-    for bad in ({"message_bytes": 0}, {"idle_s": float("inf")}, {"chunk_bytes": 4095}, {"connections": True}):
+    for bad in (
+        {"message_bytes": 0},
+        {"idle_s": float("inf")},
+        {"chunk_bytes": 4095},
+        {"connections": True},
+        {"connections": 1.5},
+        {"idle_s": 1e10},
+    ):
         with pytest.raises(ConfigError, match="Limits"):
             Limits(**bad)  # type: ignore[arg-type]
     for address in ("cloud", "cloud:", ":9000", "cloud:0", "cloud:65536", "::1:9000", "cloud:٣"):

@@ -1,0 +1,89 @@
+"""`flower-edge split-edge`: an edge host between devices and the cloud in streamed split learning."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigError
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("split-edge")(split_edge)
+
+
+def split_edge(
+    cloud: Annotated[str, typer.Option(metavar="HOST:PORT", help="The cloud's split service.")],
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where devices dial this host.")] = "127.0.0.1:9101",
+    cloud_authority: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="Who vouches for the cloud's certificate; none: no TLS."),
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(metavar="PEM", help="This host's certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(metavar="PEM", help="The key that belongs to it.")] = None,
+    models: Annotated[
+        str, typer.Option(metavar="MODULE:NAME", help="A mapping of model factories of your own, as Split's models=.")
+    ] = "",
+) -> None:
+    """Train the middle units of each device's model here, until Ctrl-C.
+
+    Devices dial this host instead of the cloud, with the token the cloud gave them; the cloud says who may come and
+    what to train. Nothing is kept between rounds.
+
+    Example: flower-edge split-edge --listen 0.0.0.0:9101 --cloud cloud.example:9100 --cloud-authority ca.pem
+    --certificate edge.pem --key edge.key
+    """
+    from ..runtime.split_relay import SplitRelay
+    from ..transport.credentials import Credentials, Insecure, ServerTls, TrustServer, split_address
+    from ..transport.grpc_transport import GrpcTransport
+
+    host, port = split_address(listen)
+    split_address(cloud)
+    if (certificate is None) != (key is None):
+        raise ConfigError("--certificate and --key belong together: give both, or neither for no TLS on loopback")
+    serving: Credentials = Insecure()
+    if certificate is not None and key is not None:
+        serving = ServerTls(_read(certificate), _read(key))
+    dialling: Credentials = Insecure() if cloud_authority is None else TrustServer(_read(cloud_authority))
+    relay = SplitRelay(GrpcTransport(serving), host, port, GrpcTransport(dialling), cloud, models=_models(models))
+    ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        with relay:
+            typer.echo(f"listening on {host}:{relay.port} for devices; the cloud is at {cloud}")
+            with suppress(KeyboardInterrupt):
+                ended.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror or error}); expected a PEM file") from None
+
+
+def _models(source: str) -> Mapping[str, Callable[..., Any]] | None:
+    if not source:
+        return None
+    module, _, name = source.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"--models {source}: {error}; expected module:name of a mapping, as app.models:MODELS"
+        ) from None
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"--models {source}: it is a {type(found).__name__}; expected a mapping of factories by name")
+    return found

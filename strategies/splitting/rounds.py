@@ -1,0 +1,45 @@
+"""A round of split learning on the round loop that all strategies share. Nothing here trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.serverapp import Grid
+
+from flower_edge.rounds import Round
+
+from ..loop import FlatWork, RoundReport
+
+if TYPE_CHECKING:
+    from .split import Split
+
+__all__ = ["SplitWork"]
+
+
+@dataclass(frozen=True)
+class SplitWork(FlatWork):
+    """A flat strategy's round, with what happened in it, and an end when the model is good enough."""
+
+    strategy: Split
+
+    def train(
+        self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
+    ) -> RoundReport:
+        """One round."""
+        report = super().train(grid, number, arrays, config, timeout_s)
+        report.events.extend(self.strategy.events())
+        return report
+
+    def evaluate(
+        self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
+    ) -> RoundReport:
+        """One evaluation by the clients, where the model is a new one."""
+        report = super().evaluate(grid, number, arrays, config, timeout_s)
+        self.strategy.scored(report.metrics)
+        return report
+
+    def stop(self, round: Round) -> str | None:
+        """The accuracy that was asked for is reached."""
+        return self.strategy.reached()

@@ -1,0 +1,1 @@
+"""fe_split_app: two devices and a cloud train one divided model over the stream."""

@@ -1,0 +1,5 @@
+"""fe_split_app: a device."""
+
+from .task import client
+
+app = client()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from flwr.app import Message
 
@@ -17,14 +17,27 @@ from .layers import Layer, Stage
 __all__ = ["Metered"]
 
 
-class Metered(Layer[tuple[Ledger, Ledger]]):
+class Counted(NamedTuple):
+    """What has been counted.
+
+    Attributes:
+        now, before: of this round, and of all rounds before it.
+        round: number of this one.
+    """
+
+    now: Ledger = Ledger()
+    before: Ledger = Ledger()
+    round: int = 0
+
+
+class Metered(Layer[Counted]):
     """Counts messages and bits, down and up, from the bytes of the records that travel.
 
     Args:
         framing: also count what Flower's serialisation adds (`wire_bits`); it builds the serialised form once more,
             which costs about as much as sending it.
 
-    State: the ledger of this round, and that of all rounds before it.
+    State: see `Counted`.
     """
 
     stage: ClassVar[Stage] = Stage.COUNT
@@ -32,32 +45,26 @@ class Metered(Layer[tuple[Ledger, Ledger]]):
     def __init__(self, framing: bool = False) -> None:
         self.framing = framing
 
-    def init(self) -> tuple[Ledger, Ledger]:
+    def init(self) -> Counted:
         """Nothing counted yet."""
-        return Ledger(), Ledger()
+        return Counted()
 
-    def outbound(
-        self, state: tuple[Ledger, Ledger], round: Round, messages: list[Message]
-    ) -> tuple[list[Message], tuple[Ledger, Ledger]]:
-        """Count downwards; a training exchange begins a new round's ledger."""
-        now, before = state
-        if messages and round.kind == "train" and round.edge <= 1:
-            now, before = Ledger(), before + now
+    def outbound(self, state: Counted, round: Round, messages: list[Message]) -> tuple[list[Message], Counted]:
+        """Count downwards; the first training exchange of a round begins a new ledger, for some rounds have many."""
+        if messages and round.kind == "train" and round.edge <= 1 and round.cloud != state.round:
+            state = Counted(Ledger(), state.before + state.now, round.cloud)
         sent = Ledger(down_bits=sum(map(self._bits, messages)), down_messages=len(messages))
-        return messages, (now + sent, before)
+        return messages, state._replace(now=state.now + sent)
 
-    def inbound(
-        self, state: tuple[Ledger, Ledger], round: Round, replies: list[Message]
-    ) -> tuple[list[Message], tuple[Ledger, Ledger]]:
+    def inbound(self, state: Counted, round: Round, replies: list[Message]) -> tuple[list[Message], Counted]:
         """Count upwards. An error carries no payload."""
-        now, before = state
         good = [reply for reply in replies if not reply.has_error()]
-        return replies, (now + Ledger(up_bits=sum(map(self._bits, good)), up_messages=len(good)), before)
+        came = Ledger(up_bits=sum(map(self._bits, good)), up_messages=len(good))
+        return replies, state._replace(now=state.now + came)
 
-    def metrics(self, state: tuple[Ledger, Ledger]) -> Mapping[str, float]:
+    def metrics(self, state: Counted) -> Mapping[str, float]:
         """This round's traffic, and that of the whole run so far. Failed is what brought an error, or nothing yet."""
-        now, before = state
-        total = now + before
+        now, total = state.now, state.now + state.before
         return {
             "down_bits": now.down_bits,
             "up_bits": now.up_bits,
@@ -69,14 +76,14 @@ class Metered(Layer[tuple[Ledger, Ledger]]):
             "total_up_bits": total.up_bits,
         }
 
-    def dump(self, state: tuple[Ledger, Ledger]) -> Any:
-        """Both ledgers as plain numbers."""
-        return [ledger.as_dict() for ledger in state]
+    def dump(self, state: Counted) -> Any:
+        """As plain numbers."""
+        return [state.now.as_dict(), state.before.as_dict(), state.round]
 
-    def load(self, saved: Any) -> tuple[Ledger, Ledger]:
+    def load(self, saved: Any) -> Counted:
         """Inverse of `dump`."""
-        now, before = (replace(Ledger(), **values) for values in saved)
-        return now, before
+        now, before, number = saved
+        return Counted(replace(Ledger(), **now), replace(Ledger(), **before), int(number))
 
     def _bits(self, message: Message) -> int:
         return wire_bits(message) if self.framing else payload_bits(message.content)

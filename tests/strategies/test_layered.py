@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
@@ -246,6 +246,19 @@ def dp(strategy: Strategy) -> Strategy:
     return flower.DifferentialPrivacyServerSideFixedClipping(
         strategy, noise_multiplier=0.0, clipping_norm=10.0, num_sampled_clients=3
     )
+
+
+def test_metered_counts_all_exchanges_of_a_round_and_begins_anew_with_the_next() -> None:
+    metered = Metered()
+    state = metered.init()
+    with LocalGrid(toy_app(), nodes=1):
+        message = Message(RecordDict({"config": ConfigRecord({"x": 1})}), 7, "train")
+    counted = []
+    for number in (1, 1, 1, 2):
+        _, state = metered.outbound(state, Round(number), [message])
+        counted.append((metered.metrics(state)["down_messages"], metered.metrics(state)["total_down_bits"] // 72))
+    assert counted == [(1, 1), (2, 2), (3, 3), (1, 4)]
+    assert metered.load(metered.dump(state)) == state
 
 
 def test_dp_inside_layered_works() -> None:

@@ -42,6 +42,7 @@ bench: install  ## the quick form of every benchmark
 	$(BIN)/python -m benchmarks.hierarchy --quick
 	$(BIN)/python -m benchmarks.topology_control --quick
 	$(BIN)/python -m benchmarks.encoding --quick
+	$(BIN)/python -m benchmarks.split --quick
 
 clean:  ## remove what the other targets made, but not .venv
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

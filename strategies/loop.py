@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from logging import getLogger
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -91,6 +91,15 @@ class Work(Protocol):
         ...
 
 
+@runtime_checkable
+class Tells(Protocol):
+    """A strategy that says what happened in a round."""
+
+    def events(self) -> list[Event]:
+        """What happened since the last call."""
+        ...
+
+
 @dataclass(frozen=True)
 class FlatWork:
     """One Flower strategy and its nodes.
@@ -106,7 +115,15 @@ class FlatWork:
     def train(
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
     ) -> RoundReport:
-        """One training round of the strategy, or time that passes."""
+        """One training round of the strategy, or time that passes; with what the strategy tells of it."""
+        report = self._train(grid, number, arrays, config, timeout_s)
+        if isinstance(self.strategy, Tells):
+            report.events.extend(self.strategy.events())
+        return report
+
+    def _train(
+        self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
+    ) -> RoundReport:
         round = Round(number)
         if self.idle_s is not None and (why := too_few(self.strategy, grid, round)):
             return self._idle(grid, number, self.idle_s, why, asked=0)

@@ -23,7 +23,7 @@ from flower_edge.store.rows import Row
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.wire import arrays_of
 
-from ..loop import FlatWork, RoundReport, drive
+from ..loop import FlatWork, drive
 from .averaging import Averaging
 
 if TYPE_CHECKING:
@@ -36,17 +36,9 @@ log = getLogger("flwr.edge")
 
 @dataclass(frozen=True)
 class GossipWork(FlatWork):
-    """A flat strategy's round, with what happened in the group and its end by convergence."""
+    """A flat strategy's round, with its end by convergence."""
 
     strategy: Gossip
-
-    def train(
-        self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
-    ) -> RoundReport:
-        """One round of gossip."""
-        report = super().train(grid, number, arrays, config, timeout_s)
-        report.events.extend(self.strategy.events())
-        return report
 
     def stop(self, round: Round) -> str | None:
         """Whether the models have converged."""

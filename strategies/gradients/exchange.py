@@ -31,11 +31,10 @@ from flower_edge.store.run_folder import RunFolder
 
 from ..gossip.mean_model import digest
 from ..gossip.replies import weighted_metrics
-from ..loop import drive
+from ..loop import FlatWork, drive
 from .arguments import check_arguments
 from .form import Exchanges, Form
 from .ring_form import RingForm
-from .rounds import GradientWork
 from .server_form import ServerForm
 
 __all__ = ["GradientExchange"]
@@ -170,7 +169,7 @@ class GradientExchange(Strategy):
         self.step_timeout_s = timeout
         try:
             return drive(
-                GradientWork(self),
+                FlatWork(self),
                 grid,
                 initial_arrays,
                 num_rounds,

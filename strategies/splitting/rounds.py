@@ -20,17 +20,9 @@ __all__ = ["SplitWork"]
 
 @dataclass(frozen=True)
 class SplitWork(FlatWork):
-    """A flat strategy's round, with what happened in it, and an end when the model is good enough."""
+    """A flat strategy's round, and an end when the model is good enough."""
 
     strategy: Split
-
-    def train(
-        self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float
-    ) -> RoundReport:
-        """One round."""
-        report = super().train(grid, number, arrays, config, timeout_s)
-        report.events.extend(self.strategy.events())
-        return report
 
     def evaluate(
         self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout_s: float

@@ -21,7 +21,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flower_edge.errors import DataError, SplitError
-from flower_edge.runtime.split_messages import SPLIT_RECORD, Asked, Offered, SplitOrder
+from flower_edge.runtime.splitting.messages import SPLIT_RECORD, Asked, Offered, SplitOrder
 from flower_edge.splitting.architecture import build
 from flower_edge.splitting.capacity import Capacity
 from flower_edge.splitting.order import ArchitectureSpec

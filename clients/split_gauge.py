@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from flower_edge.errors import DataError
 from flower_edge.models.schedule import make_schedule
-from flower_edge.runtime.split_messages import SplitOrder
+from flower_edge.runtime.splitting.messages import SplitOrder
 from flower_edge.splitting.frame import Frame
 from flower_edge.splitting.leakage import distance_correlation
 from flower_edge.splitting.standardise import Standard

@@ -1,7 +1,7 @@
 """A device's end of merging units among devices: it holds them back, averages them with the others, keeps the mean.
 
 What it holds is in `NodeState`: its own arrays from the end of its training to the end of the merge, and the mean from
-there to the next round. A device that has lost either says so. What is said: see runtime/split_peers.py.
+there to the next round. A device that has lost either says so. What is said: see runtime/splitting/peers.py.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from flower_edge.peers.opening import open_mailbox
 from flower_edge.peers.packet import Packet
 from flower_edge.peers.relay import Delivery, RelayMailbox
 from flower_edge.runtime.node_state import NodeState
-from flower_edge.runtime.split_messages import HALF_RECORD, OPTIMISER_RECORD, SPLIT_RECORD, SplitOrder, SplitReport
-from flower_edge.runtime.split_peers import (
+from flower_edge.runtime.splitting.messages import HALF_RECORD, OPTIMISER_RECORD, SPLIT_RECORD, SplitOrder, SplitReport
+from flower_edge.runtime.splitting.peers import (
     LETTER_RECORD,
     MEAN_RECORD,
     PEER_RECORD,

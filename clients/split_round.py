@@ -18,8 +18,8 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 
 from flower_edge.errors import ProtocolError, StateError
 from flower_edge.runtime.node_state import NodeState
-from flower_edge.runtime.split_channel import exchanges
-from flower_edge.runtime.split_messages import (
+from flower_edge.runtime.splitting.channel import exchanges
+from flower_edge.runtime.splitting.messages import (
     FRAME_RECORD,
     HALF_RECORD,
     OPTIMISER_RECORD,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from flower_edge.errors import ProtocolError
-from flower_edge.runtime.split_channel import PURPOSE, exchanges, unpack_answer
-from flower_edge.runtime.split_messages import SplitOrder
+from flower_edge.runtime.splitting.channel import PURPOSE, exchanges, unpack_answer
+from flower_edge.runtime.splitting.messages import SplitOrder
 from flower_edge.splitting.frame import Frame
 from flower_edge.splitting.frames import FrameCoder
 from flower_edge.transport.credentials import Insecure, TrustServer

@@ -43,7 +43,7 @@ def split_edge(
     Example: flower-edge split-edge --listen 0.0.0.0:9101 --cloud cloud.example:9100 --cloud-authority ca.pem
     --certificate edge.pem --key edge.key
     """
-    from ..runtime.split_relay import SplitRelay
+    from ..runtime.splitting.relay import SplitRelay
     from ..transport.credentials import Credentials, Insecure, ServerTls, TrustServer, split_address
     from ..transport.grpc_transport import GrpcTransport
 

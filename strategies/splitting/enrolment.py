@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 
 from flower_edge.errors import ProtocolError
 from flower_edge.runtime.abilities import now_s, wait_until
-from flower_edge.runtime.split_messages import SPLIT_RECORD, Asked, Offered
+from flower_edge.runtime.splitting.messages import SPLIT_RECORD, Asked, Offered
 from flower_edge.splitting.budgets import History
 from flower_edge.splitting.capacity import Capacity
 from flower_edge.splitting.moments import Moments

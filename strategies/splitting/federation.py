@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from flower_edge.errors import ProtocolError
-from flower_edge.runtime.split_messages import Asked, Offered
+from flower_edge.runtime.splitting.messages import Asked, Offered
 from flower_edge.splitting.order import ArchitectureSpec
 from flower_edge.splitting.plan import DeviceView, Plan
 from flower_edge.splitting.planner import Planner

@@ -19,8 +19,8 @@ from typing import Any
 from flwr.app import Message
 
 from flower_edge.errors import EdgeError, ProtocolError
-from flower_edge.runtime.split_channel import exchanges
-from flower_edge.runtime.split_messages import FRAME_RECORD, SplitOrder
+from flower_edge.runtime.splitting.channel import exchanges
+from flower_edge.runtime.splitting.messages import FRAME_RECORD, SplitOrder
 from flower_edge.splitting.frame import Frame
 from flower_edge.wire import packet_bytes, packet_record
 

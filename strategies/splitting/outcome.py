@@ -12,7 +12,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Message
 
 from flower_edge.errors import EdgeError, ModelMismatch, ProtocolError
-from flower_edge.runtime.split_messages import HALF_RECORD, OPTIMISER_RECORD, SPLIT_RECORD, SplitReport
+from flower_edge.runtime.splitting.messages import HALF_RECORD, OPTIMISER_RECORD, SPLIT_RECORD, SplitReport
 from flower_edge.wire import error_reason, record_of
 
 from .copies import check_half

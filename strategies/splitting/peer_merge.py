@@ -3,7 +3,7 @@
 What every device of a merge has trained itself, the units below the least cut and the tail, is averaged among them:
 
     train      as ever; who is done holds its arrays of those units back
-    post, add, gather      see runtime/split_peers.py; the server gets each shard's mean, and so the merged units
+    post, add, gather      see runtime/splitting/peers.py; the server gets each shard's mean, and so the merged units
     the next round         begins without those units in the message: devices have kept them
 
 All other units, and with a kept optimiser its state, go through the server as ever. Where the devices cannot merge (one
@@ -23,8 +23,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from flower_edge.errors import ConfigError, ProtocolError
-from flower_edge.runtime.split_messages import HALF_RECORD, SplitOrder
-from flower_edge.runtime.split_peers import PeerOrder
+from flower_edge.runtime.splitting.messages import HALF_RECORD, SplitOrder
+from flower_edge.runtime.splitting.peers import PeerOrder
 
 from ..gossip.post import Post
 from .peer_talk import Arrays, MakeMessage, Ring, Talk

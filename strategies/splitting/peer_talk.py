@@ -17,8 +17,8 @@ from flwr.app import Message
 from flower_edge.errors import EdgeError, ModelMismatch, WireError
 from flower_edge.peers.packet import Packet
 from flower_edge.peers.relay import Posted, RelayStore
-from flower_edge.runtime.split_messages import HALF_RECORD, SplitOrder
-from flower_edge.runtime.split_peers import (
+from flower_edge.runtime.splitting.messages import HALF_RECORD, SplitOrder
+from flower_edge.runtime.splitting.peers import (
     LETTER_RECORD,
     MEAN_RECORD,
     PEER_RECORD,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy.typing as npt
 from flwr.app import Message
 
-from flower_edge.runtime.split_messages import SplitOrder, SplitReport
+from flower_edge.runtime.splitting.messages import SplitOrder, SplitReport
 
 if TYPE_CHECKING:
     from flower_edge.splitting.conversation_torch import CloudWork

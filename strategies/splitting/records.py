@@ -13,7 +13,7 @@ from logging import getLogger
 from typing import Any
 
 from flower_edge.events import Event
-from flower_edge.runtime.split_messages import SplitReport
+from flower_edge.runtime.splitting.messages import SplitReport
 from flower_edge.splitting.budgets import History
 from flower_edge.splitting.plan import Assignment, Plan
 from flower_edge.splitting.profile import ModelProfile

@@ -19,7 +19,7 @@ from typing import Any
 
 from flower_edge.errors import ConfigError, NotEnoughNodes, ProtocolError
 from flower_edge.events import Event
-from flower_edge.runtime.split_messages import Offered
+from flower_edge.runtime.splitting.messages import Offered
 
 __all__ = ["Device", "EnrolRules", "Phase", "Session", "Standing"]
 

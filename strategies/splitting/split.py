@@ -23,7 +23,7 @@ from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from flower_edge.errors import ConfigError, ProtocolError
 from flower_edge.events import Event
-from flower_edge.runtime.split_messages import SplitOrder
+from flower_edge.runtime.splitting.messages import SplitOrder
 from flower_edge.runtime.strategy_state import check_settings, load_strategy_state, strategy_state
 from flower_edge.splitting.capacity import Capacity
 from flower_edge.splitting.dynamic import Dynamic

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Message
 
 from flower_edge.errors import ConfigError, EdgeError, ProtocolError
-from flower_edge.runtime.split_messages import SplitOrder
-from flower_edge.runtime.split_service import Outcome, Patience, SplitService
+from flower_edge.runtime.splitting.messages import SplitOrder
+from flower_edge.runtime.splitting.service import Outcome, Patience, SplitService
 from flower_edge.splitting.architecture import build
 from flower_edge.splitting.order import ArchitectureSpec
 from flower_edge.transport.certificates import issue, make_authority

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flower_edge.errors import ProtocolError, SplitError
-from flower_edge.runtime.split_edge_part import EdgePart
-from flower_edge.runtime.split_service import Job
+from flower_edge.runtime.splitting.edge_part import EdgePart
+from flower_edge.runtime.splitting.service import Job
 from flower_edge.splitting.frames import FrameCoder
 from flower_edge.splitting.optimiser_state import state_of
 from flower_edge.splitting.results import WorkResult

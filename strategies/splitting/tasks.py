@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from flower_edge.errors import NobodyContributed
-from flower_edge.runtime.split_messages import SPLIT_RECORD, SplitOrder
+from flower_edge.runtime.splitting.messages import SPLIT_RECORD, SplitOrder
 from flower_edge.splitting.agreed import parts
 from flower_edge.splitting.frames import FrameCoder
 from flower_edge.splitting.plan import Plan

@@ -15,7 +15,7 @@ from flower_edge.clients.split import _Kept
 from flower_edge.clients.split_capacity import measured_capacity
 from flower_edge.errors import DataError, SplitError
 from flower_edge.runtime import LocalGrid
-from flower_edge.runtime.split_messages import FRAME_RECORD, SPLIT_RECORD, Asked, Offered, SplitOrder, SplitReport
+from flower_edge.runtime.splitting.messages import FRAME_RECORD, SPLIT_RECORD, Asked, Offered, SplitOrder, SplitReport
 from flower_edge.splitting.moments import Moments
 from flower_edge.splitting.order import WorkOrder
 from flower_edge.splitting.standardise import Standard

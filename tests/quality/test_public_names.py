@@ -430,6 +430,7 @@ CLOSED = {
     "flower_edge.codecs.reference",
     "flower_edge.runtime.clock",
     "flower_edge.runtime.launching",
+    "flower_edge.runtime.splitting",
     "flower_edge.runtime.steps",
     "flower_edge.strategies.compression",
     "flower_edge.strategies.coverage",

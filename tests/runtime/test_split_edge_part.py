@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flower_edge.errors import EdgeError, ModelMismatch, ProtocolError
-from flower_edge.runtime.split_edge_part import EdgePart, pack_result, unpack_result
+from flower_edge.runtime.splitting.edge_part import EdgePart, pack_result, unpack_result
 from flower_edge.splitting.order import ArchitectureSpec, WorkOrder
 from flower_edge.splitting.results import WorkResult
 from flower_edge.store.tree import tree_to_bytes

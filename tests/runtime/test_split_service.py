@@ -12,9 +12,9 @@ import pytest
 
 from flower_edge.clients.split_stream import converse
 from flower_edge.errors import TransportError, TransportRefused
-from flower_edge.runtime.split_channel import PURPOSE, exchanges, unpack_answer
-from flower_edge.runtime.split_messages import SplitOrder
-from flower_edge.runtime.split_service import Job, Patience, SplitService
+from flower_edge.runtime.splitting.channel import PURPOSE, exchanges, unpack_answer
+from flower_edge.runtime.splitting.messages import SplitOrder
+from flower_edge.runtime.splitting.service import Job, Patience, SplitService
 from flower_edge.splitting.frame import Frame, Kind
 from flower_edge.splitting.frames import FrameCoder
 from flower_edge.splitting.order import ArchitectureSpec, WorkOrder

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flower_edge.errors import ProtocolError
-from flower_edge.runtime.split_turns import Turns
+from flower_edge.runtime.splitting.turns import Turns
 
 
 def test_turns_come_in_the_order_of_step_and_number_whoever_asks_first() -> None:

@@ -15,7 +15,7 @@ from toy import same_model
 from flower_edge.errors import NobodyContributed, NotEnoughNodes, RoundFailed
 from flower_edge.runtime import LocalGrid
 from flower_edge.runtime.faults import Fault
-from flower_edge.runtime.split_messages import FRAME_RECORD, HALF_RECORD, SPLIT_RECORD, SplitReport
+from flower_edge.runtime.splitting.messages import FRAME_RECORD, HALF_RECORD, SPLIT_RECORD, SplitReport
 from flower_edge.splitting.planner import FixedCut, Scheduled, WholeModel
 from flower_edge.strategies.splitting.split import Split
 from flower_edge.wire import packet_record

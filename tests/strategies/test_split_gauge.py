@@ -13,7 +13,7 @@ from toy import same_model
 from flower_edge.errors import ConfigError
 from flower_edge.models.schedule import make_schedule
 from flower_edge.runtime import LocalGrid
-from flower_edge.runtime.split_service import Patience
+from flower_edge.runtime.splitting.service import Patience
 from flower_edge.splitting.leakage import distance_correlation
 from flower_edge.splitting.planner import FixedCut, Scheduled
 from flower_edge.strategies.splitting.split import Split

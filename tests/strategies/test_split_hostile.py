@@ -22,7 +22,7 @@ from toy import same_model
 from flower_edge.codecs.affine import Affine
 from flower_edge.errors import ProtocolError, ResumeError
 from flower_edge.runtime import LocalGrid
-from flower_edge.runtime.split_messages import (
+from flower_edge.runtime.splitting.messages import (
     FRAME_RECORD,
     HALF_RECORD,
     OPTIMISER_RECORD,

@@ -22,9 +22,9 @@ from flower_edge.runtime import GridProxy, LocalGrid
 from flower_edge.runtime.clock.devices import Device, Link
 from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.node_state import NodeState
-from flower_edge.runtime.split_messages import HALF_RECORD, SPLIT_RECORD, SplitOrder
-from flower_edge.runtime.split_peers import MEAN_RECORD, PeerOrder
-from flower_edge.runtime.split_service import Patience
+from flower_edge.runtime.splitting.messages import HALF_RECORD, SPLIT_RECORD, SplitOrder
+from flower_edge.runtime.splitting.peers import MEAN_RECORD, PeerOrder
+from flower_edge.runtime.splitting.service import Patience
 from flower_edge.splitting.planner import FixedCut, Planner, Scheduled, WholeModel
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.strategies import Hierarchical, Layered, Metered

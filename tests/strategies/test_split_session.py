@@ -14,7 +14,7 @@ from flower_edge.errors import ConfigError, NotEnoughNodes, ProtocolError
 from flower_edge.runtime import GridProxy, LocalGrid
 from flower_edge.runtime.clock.devices import Device, Link
 from flower_edge.runtime.clock.virtual_clock import VirtualClock
-from flower_edge.runtime.split_messages import Offered
+from flower_edge.runtime.splitting.messages import Offered
 from flower_edge.splitting.planner import FixedCut
 from flower_edge.splitting.standardise import Standard
 from flower_edge.strategies.splitting.session import EnrolRules, Phase, Session, Standing

@@ -18,10 +18,10 @@ from flower_edge.codecs.affine import Affine
 from flower_edge.codecs.block import Block
 from flower_edge.errors import ConfigError, SplitError
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.split_channel import exchanges, unpack_answer
-from flower_edge.runtime.split_messages import HALF_RECORD, SPLIT_RECORD, SplitOrder
-from flower_edge.runtime.split_relay import SplitRelay
-from flower_edge.runtime.split_service import Patience
+from flower_edge.runtime.splitting.channel import exchanges, unpack_answer
+from flower_edge.runtime.splitting.messages import HALF_RECORD, SPLIT_RECORD, SplitOrder
+from flower_edge.runtime.splitting.relay import SplitRelay
+from flower_edge.runtime.splitting.service import Patience
 from flower_edge.splitting.architecture import build
 from flower_edge.splitting.conversation_torch import DeviceWork
 from flower_edge.splitting.frames import FrameCoder

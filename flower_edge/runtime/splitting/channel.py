@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import ProtocolError
-from ..splitting.frame import Kind
-from ..splitting.order import WorkOrder
+from ...errors import ProtocolError
+from ...splitting.frame import Kind
+from ...splitting.order import WorkOrder
 
 __all__ = ["EDGE_KEY", "PURPOSE", "Exchange", "exchanges", "pack_answer", "token_purpose", "unpack_answer"]
 

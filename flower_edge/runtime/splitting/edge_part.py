@@ -17,10 +17,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EdgeError, ModelMismatch, ProtocolError
-from ..splitting.order import WorkOrder
-from ..splitting.results import WorkResult
-from ..store.tree import tree_from_bytes, tree_to_bytes
+from ...errors import EdgeError, ModelMismatch, ProtocolError
+from ...splitting.order import WorkOrder
+from ...splitting.results import WorkResult
+from ...store.tree import tree_from_bytes, tree_to_bytes
 
 __all__ = ["EdgePart", "pack_result", "unpack_result"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..splitting.frame import Frame
-from ..splitting.frames import FrameCoder
-from ..splitting.order import WorkOrder
-from ..splitting.results import WorkResult
-from .split_edge_part import EdgePart
+from ...splitting.frame import Frame
+from ...splitting.frames import FrameCoder
+from ...splitting.order import WorkOrder
+from ...splitting.results import WorkResult
+from .edge_part import EdgePart
 
 __all__ = ["Job", "Outcome", "Patience"]
 

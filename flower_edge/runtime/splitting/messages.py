@@ -16,8 +16,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from flwr.app import ConfigRecord
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import ProtocolError
-from ..splitting.order import ArchitectureSpec, WorkOrder
+from ...errors import ProtocolError
+from ...splitting.order import ArchitectureSpec, WorkOrder
 
 __all__ = [
     "FRAME_RECORD",

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from flwr.app import ConfigRecord
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..codecs.identity import Identity
-from ..errors import ProtocolError
+from ...codecs.identity import Identity
+from ...errors import ProtocolError
 
 __all__ = [
     "LETTER_RECORD",

@@ -17,17 +17,18 @@ from functools import partial
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EdgeError, ProtocolError, TransportError, TransportRefused
-from ..splitting.architecture import build
-from ..splitting.frame import Frame
-from ..splitting.frames import FrameCoder
-from ..splitting.order import ArchitectureSpec
-from ..transport.transport import Connection, Handler, Hello, Peer, PeerTransport, Server
-from .split_channel import EDGE_KEY, PURPOSE, Exchange, exchanges, pack_answer, unpack_answer
-from .split_edge_part import EdgePart, pack_result
+from ...errors import EdgeError, ProtocolError, TransportRefused
+from ...splitting.architecture import build
+from ...splitting.frame import Frame
+from ...splitting.frames import FrameCoder
+from ...splitting.order import ArchitectureSpec
+from ...transport.listening import Listening
+from ...transport.transport import Connection, Handler, Hello, Peer, PeerTransport
+from .channel import EDGE_KEY, PURPOSE, Exchange, exchanges, pack_answer, unpack_answer
+from .edge_part import EdgePart, pack_result
 
 if TYPE_CHECKING:
-    from ..splitting.cutting_torch import CutModel
+    from ...splitting.cutting_torch import CutModel
 
 __all__ = ["SplitRelay"]
 
@@ -37,7 +38,7 @@ log = getLogger("flwr.edge")
 _MOST_MODELS = 4
 
 
-class SplitRelay:
+class SplitRelay(Listening):
     """An edge of streamed split learning.
 
     Args:
@@ -65,45 +66,16 @@ class SplitRelay:
         patience_s: float = 900.0,
         dial_s: float = 20.0,
     ) -> None:
-        self._serving, self._host, self._port = serving, host, port
+        super().__init__(serving, host, port)
         self._dialling, self._cloud = dialling, cloud
         self._models = models
         self._silence_s, self._patience_s, self._dial_s = silence_s, patience_s, dial_s
         self._built: dict[str, CutModel] = {}
-        self._server: Server | None = None
         # Torch's global generators, from which dropout draws, are the process's; and models are shared by devices.
         self._computing = threading.Lock()
 
-    def open(self) -> None:
-        """Listen. A relay that listens already goes on."""
-        if self._server is None:
-            self._server = self._serving.serve(self._host, self._port, self._accept)
-
-    def close(self) -> None:
-        """End all connections, and stop listening. Safe to call twice."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.stop()
-
-    def __enter__(self) -> SplitRelay:
-        self.open()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    @property
-    def port(self) -> int:
-        """Where it listens.
-
-        Raises:
-            TransportError: it does not.
-        """
-        if self._server is None:
-            raise TransportError("the relay does not listen; call open() first")
-        return self._server.port
-
-    def _accept(self, hello: Hello, peer: Peer) -> Handler:
+    def accept(self, hello: Hello, peer: Peer) -> Handler:
+        """Anybody with that purpose: whether it may come says the cloud."""
         if hello.purpose != PURPOSE:
             raise TransportRefused(f"purpose {hello.purpose!r}; this edge is for {PURPOSE!r}", "other-purpose")
         return lambda connection: self._serve(hello, peer, connection)
@@ -120,7 +92,7 @@ class SplitRelay:
             raise TransportRefused(f"device {hello.node}: {type(error).__name__}: {error}", "lost") from error
 
     def _converse(self, hello: Hello, device: Connection, cloud: Connection) -> None:
-        from ..splitting.middle_work_torch import MiddleWork
+        from ...splitting.middle_work_torch import MiddleWork
 
         part = EdgePart.unpack(cloud.receive(self._patience_s))
         order = part.order

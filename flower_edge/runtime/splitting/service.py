@@ -17,14 +17,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from logging import getLogger
 
-from ..errors import EdgeError, ProtocolError, TransportError, TransportRefused
-from ..splitting.frame import Frame
-from ..transport.tokens import TokenMaker
-from ..transport.transport import Connection, Handler, Hello, Peer, PeerTransport, Server
-from .split_channel import EDGE_KEY, PURPOSE, Exchange, exchanges, pack_answer, token_purpose
-from .split_edge_part import unpack_result
-from .split_job import Job, Outcome, Patience
-from .split_turns import Turns
+from ...errors import EdgeError, ProtocolError, TransportRefused
+from ...splitting.frame import Frame
+from ...transport.listening import Listening
+from ...transport.tokens import TokenMaker
+from ...transport.transport import Connection, Handler, Hello, Peer, PeerTransport
+from .channel import EDGE_KEY, PURPOSE, Exchange, exchanges, pack_answer, token_purpose
+from .edge_part import unpack_result
+from .job import Job, Outcome, Patience
+from .turns import Turns
 
 __all__ = ["Job", "Outcome", "Patience", "SplitService"]
 
@@ -45,7 +46,7 @@ class _Round:
     first_s: float | None = None
 
 
-class SplitService:
+class SplitService(Listening):
     """Answers devices' frames over channels they dial.
 
     Args:
@@ -64,44 +65,18 @@ class SplitService:
         *,
         patience: Patience | None = None,
     ) -> None:
-        self._transport, self._host, self._port = transport, host, port
+        super().__init__(transport, host, port)
         self._patience = patience or Patience()
         self._tokens = TokenMaker.fresh()
-        self._server: Server | None = None
         self._round: _Round | None = None
         self._changed = threading.Condition()
         # Answers are computed one at a time: torch's global generators, from which dropout draws, are the process's.
         self._computing = threading.Lock()
 
-    def open(self) -> None:
-        """Listen. A service that listens already goes on."""
-        if self._server is None:
-            self._server = self._transport.serve(self._host, self._port, self._accept)
-
     def close(self) -> None:
         """End the round and all connections, and stop listening. Safe to call twice."""
         self.end(())
-        server, self._server = self._server, None
-        if server is not None:
-            server.stop()
-
-    def __enter__(self) -> SplitService:
-        self.open()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    @property
-    def port(self) -> int:
-        """Where it listens.
-
-        Raises:
-            TransportError: it does not.
-        """
-        if self._server is None:
-            raise TransportError("the split service does not listen; call open() first")
-        return self._server.port
+        super().close()
 
     # -- a round -----------------------------------------------------------------------------------------------------
 
@@ -163,7 +138,8 @@ class SplitService:
 
     # -- one connection ----------------------------------------------------------------------------------------------
 
-    def _accept(self, hello: Hello, peer: Peer) -> Handler:
+    def accept(self, hello: Hello, peer: Peer) -> Handler:
+        """Who is expected in this round and has its token."""
         """Whether to admit a caller.
 
         Raises:

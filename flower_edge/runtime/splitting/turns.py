@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from ..errors import ProtocolError
+from ...errors import ProtocolError
 
 __all__ = ["Turns"]
 

@@ -5,7 +5,7 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flower_edge.clients.split_stream import converse
-from flower_edge.runtime.split_messages import SPLIT_RECORD, SplitOrder
+from flower_edge.runtime.splitting.messages import SPLIT_RECORD, SplitOrder
 
 from .echo import Device, coder_of
 

@@ -8,8 +8,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from flower_edge.runtime.split_messages import SPLIT_RECORD, SplitOrder
-from flower_edge.runtime.split_service import Job, SplitService
+from flower_edge.runtime.splitting.messages import SPLIT_RECORD, SplitOrder
+from flower_edge.runtime.splitting.service import Job, SplitService
 from flower_edge.transport.certificates import issue, make_authority
 from flower_edge.transport.credentials import ServerTls
 from flower_edge.transport.grpc_transport import GrpcTransport

@@ -1,0 +1,1 @@
+"""What passes between `Split` and its devices, and the services that carry it."""

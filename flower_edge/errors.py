@@ -49,7 +49,7 @@ class TransportError(EdgeError):
 class TransportRefused(TransportError):
     """The other end said no; `code` says why in one word that programs can read, such as `bad-token`."""
 
-    def __init__(self, message: str, code: str) -> None:
+    def __init__(self, message: str, code: str = "refused") -> None:
         super().__init__(message)
         self.code = code
 

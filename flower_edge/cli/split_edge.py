@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -34,11 +35,14 @@ def split_edge(
     models: Annotated[
         str, typer.Option(metavar="MODULE:NAME", help="A mapping of model factories of your own, as Split's models=.")
     ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Tell where it listens as one JSON document.")] = False,
 ) -> None:
     """Train the middle units of each device's model here, until Ctrl-C.
 
     Devices dial this host instead of the cloud, with the token the cloud gave them; the cloud says who may come and
     what to train. Nothing is kept between rounds.
+
+    Exit code: 0 ended, by Ctrl-C or SIGTERM; 2 a file, address or name that cannot be used.
 
     Example: flower-edge split-edge --listen 0.0.0.0:9101 --cloud cloud.example:9100 --cloud-authority ca.pem
     --certificate edge.pem --key edge.key
@@ -60,7 +64,10 @@ def split_edge(
     before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:
         with relay:
-            typer.echo(f"listening on {host}:{relay.port} for devices; the cloud is at {cloud}")
+            if as_json:
+                typer.echo(json.dumps({"listening": f"{host}:{relay.port}", "cloud": cloud}))
+            else:
+                typer.echo(f"listening on {host}:{relay.port} for devices; the cloud is at {cloud}")
             with suppress(KeyboardInterrupt):
                 ended.wait()
     finally:

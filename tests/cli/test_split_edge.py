@@ -42,19 +42,24 @@ def test_a_mistake_says_what_to_type(arguments: list[str], words: str) -> None:
 
 
 @pytest.mark.slow
-def test_it_listens_until_it_is_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_it_listens_until_it_is_ended(tmp_path: Path, form: str) -> None:
     with hold_port() as port:
         free = f"127.0.0.1:{port}"
     program = (
         "import typer\nfrom flower_edge.cli import split_edge\napp = typer.Typer()\n"
         "app.callback()(lambda: None)\nsplit_edge.register(app)\n"
-        f"app(['split-edge', '--listen', '{free}', '--cloud', '127.0.0.1:9'])\n"
+        f"app(['split-edge', '--listen', '{free}', '--cloud', '127.0.0.1:9'] + {['--json'] * (form == 'json')})\n"
     )
+    expected = {
+        "text": f"listening on {free} for devices; the cloud is at 127.0.0.1:9\n",
+        "json": f'{{"listening": "{free}", "cloud": "127.0.0.1:9"}}\n',
+    }
     with subprocess.Popen([sys.executable, "-u", "-c", program], stdout=subprocess.PIPE, cwd=tmp_path) as process:
         try:
             assert process.stdout is not None
             told = process.stdout.readline()
-            assert told == f"listening on {free} for devices; the cloud is at 127.0.0.1:9\n".encode()
+            assert told.decode() == expected[form]
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=20.0) == 0
         finally:

@@ -132,7 +132,10 @@ def test_a_model_by_name_gets_an_update_that_is_drawn_and_the_same_for_a_seed() 
         (("recommend", "--link", "0Mbit/s"), ConfigError, "expected a rate above 0"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(arguments: tuple[str, ...], kind: type[EdgeError], why: str) -> None:
+def test_what_cannot_be_is_said_in_one_line(
+    arguments: tuple[str, ...], kind: type[EdgeError], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where there are no runs
     with pytest.raises(kind, match=why):
         call(*arguments)
 

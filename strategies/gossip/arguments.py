@@ -16,6 +16,7 @@ from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.steps.grid import SteppedGrid
 from flower_edge.runtime.wrapped_grid import find
 
+from ..arguments import check_choices, check_counts
 from .initial import INITIAL, Initial
 
 __all__ = ["check_arguments", "check_codec", "check_grid", "check_options"]
@@ -50,14 +51,10 @@ def check_arguments(
     Raises:
         ConfigError: names the argument, what came and what was expected.
     """
-    for name, value in choices.items():
-        if value not in _CHOICES[name]:
-            raise ConfigError(f"{name} = {value!r}: expected one of {', '.join(map(repr, _CHOICES[name]))}")
+    check_choices(choices, _CHOICES)
     if not callable(initial) and initial not in INITIAL:
         raise ConfigError(f"initial = {initial!r}: expected one of {', '.join(INITIAL)}, or a function of a Start")
-    for name, (count, least) in counts.items():
-        if type(count) is not int or count < least:
-            raise ConfigError(f"{name} = {count!r}: expected a whole number, {least} or more")
+    check_counts(counts)
     for name, amount in amounts.items():
         if amount is not None and not (0 < amount < math.inf):
             raise ConfigError(f"{name} = {amount!r}: expected a number above 0, or None")

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from flower_edge.errors import ConfigError
 
+from ..arguments import check_choices, check_counts
+
 __all__ = ["check_arguments", "check_rate"]
 
 _CHOICES: Final = {"form": ("server", "ring"), "mailbox": ("relay", "shared-memory")}
@@ -32,12 +34,8 @@ def check_arguments(
     Raises:
         ConfigError: names the argument, what came and what was expected.
     """
-    for name, value in choices.items():
-        if value not in _CHOICES[name]:
-            raise ConfigError(f"{name} = {value!r}: expected one of {', '.join(map(repr, _CHOICES[name]))}")
-    for name, (count, least) in counts.items():
-        if type(count) is not int or count < least:
-            raise ConfigError(f"{name} = {count!r}: expected a whole number, {least} or more")
+    check_choices(choices, _CHOICES)
+    check_counts(counts)
     if not 0 <= momentum < 1:
         raise ConfigError(f"momentum = {momentum!r}: expected 0 to below 1")
     if not 0 <= weight_decay < math.inf:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from flower_edge.errors import ConfigError
 
+from ..arguments import check_choices, check_counts
+
 __all__ = ["check_arguments", "check_share"]
 
 CHOICES: Final = {
@@ -34,12 +36,8 @@ def check_arguments(
     Raises:
         ConfigError: names the argument, what came and what was expected.
     """
-    for name, value in choices.items():
-        if value not in CHOICES[name]:
-            raise ConfigError(f"{name} = {value!r}: expected one of {', '.join(map(repr, CHOICES[name]))}")
-    for name, (count, least) in counts.items():
-        if type(count) is not int or count < least:
-            raise ConfigError(f"{name} = {count!r}: expected a whole number, {least} or more")
+    check_choices(choices, CHOICES)
+    check_counts(counts)
     for name, amount in amounts.items():
         if not isinstance(amount, int | float) or isinstance(amount, bool) or not 0 <= amount < math.inf:
             raise ConfigError(f"{name} = {amount!r}: expected a finite number, 0 or more")

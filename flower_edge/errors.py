@@ -70,6 +70,10 @@ class NobodyContributed(RoundFailed):
     """Messages were sent, and nothing but errors, or nothing at all, came back."""
 
 
+class NobodyAdmitted(NobodyContributed):
+    """Replies came back, and every one of them was refused; the model from before the round is still there."""
+
+
 class NotEnoughNodes(ProtocolError):
     """A cell or federation stayed below the number of nodes its strategy needs."""
 
@@ -87,6 +91,10 @@ class ModelMismatch(EdgeError, ValueError):
     def __init__(self, message: str, asked: frozenset[int] = frozenset()) -> None:
         super().__init__(message)
         self.asked = asked
+
+
+class RewardError(EdgeError, ValueError):
+    """A reward that cannot be computed or booked as asked, or a book that is not what it says."""
 
 
 class StateError(EdgeError):

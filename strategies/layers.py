@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any, ClassVar, Generic, TypeVar
 
 from flwr.app import ArrayRecord, Message
@@ -28,9 +28,11 @@ State = TypeVar("State")
 class Stage(IntEnum):
     """What a layer works on. From the strategy to the wire, stages never go back."""
 
-    MODEL = 1  # plain models: selection, filtering, rewards
-    BYTES = 2  # what travels: codecs; replies that are folded go on as one, which layers of models then see
-    COUNT = 3  # what left: meters
+    REWARD = 1  # what is merged: rewards
+    MODEL = 2  # plain models: selection, filtering
+    ADMIT = 3  # what was decoded, before anybody looks at its numbers: the admission gate
+    BYTES = 4  # what travels: codecs; replies that are folded go on as one, which layers of models then see
+    COUNT = 5  # what left: meters
 
 
 class Layer(Generic[State]):
@@ -40,6 +42,8 @@ class Layer(Generic[State]):
     """
 
     stage: ClassVar[Stage] = Stage.MODEL
+    #: Whether it looks at what every single node has sent, so that no layer below may make one reply of several.
+    singly: ClassVar[bool] = False
 
     def init(self) -> State:
         """The state before the first round."""
@@ -118,6 +122,11 @@ class Layer(Generic[State]):
         """Whether this layer has a say in who can be sampled."""
         return type(self).narrow is not Layer.narrow
 
+    @property
+    def folds(self) -> bool:
+        """Whether it makes one reply of several."""
+        return False
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -132,16 +141,24 @@ def check_order(layers: Sequence[Layer[Any]]) -> None:
     Raises:
         NestingError: names the two layers and the right order.
     """
+    for first, second in combinations(layers, 2):
+        if first.singly and second.folds:
+            one, two = type(first).__name__, type(second).__name__
+            raise NestingError(
+                f"{two}(..., fold=True) below {one}: it makes one reply of all, and {one} looks at every single one; "
+                f"leave fold=True out: Layered(strategy, {one}(...), {two}(codec))"
+            )
     for first, second in pairwise(layers):
         one, two = type(first).__name__, type(second).__name__
         if first.stage is second.stage is Stage.BYTES:
             raise NestingError(f"{two} after {one}: the models are encoded already; leave one of the two out")
         if second.stage >= first.stage:
             continue
-        why = (
-            f"{one} counts what leaves, and {two} changes it afterwards"
-            if first.stage is Stage.COUNT
-            else f"{two} works on plain models, and {one} has already encoded them"
-        )
+        why = {
+            Stage.COUNT: f"{one} counts what leaves, and {two} changes it afterwards",
+            Stage.BYTES: f"{two} works on plain models, and {one} has already encoded them",
+            Stage.ADMIT: f"{one} lets in what {two} then works on, so it is nearer to the wire",
+            Stage.MODEL: f"{two} pays for what is merged, and {one} may still drop some of it",
+        }[first.stage]
         right = ", ".join(f"{type(layer).__name__}(...)" for layer in sorted(layers, key=lambda layer: layer.stage))
         raise NestingError(f"{two} after {one}: {why}; write Layered(strategy, {right})")

@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from flower_edge.errors import ConfigError, ModelMismatch, NobodyContributed, ResumeError
+from flower_edge.errors import ConfigError, ModelMismatch, NobodyAdmitted, NobodyContributed, ResumeError
 from flower_edge.events import Event
 from flower_edge.rounds import Round
 from flower_edge.runtime.abilities import now_s
@@ -39,6 +39,8 @@ log = getLogger("flwr.edge")
 
 CHECKPOINT_SCHEMA = "flower-edge.checkpoint/1"
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+#: After so many rounds in a row that brought nothing but refused replies, a run ends: that is no bad luck.
+_MOST_REFUSED_ROUNDS = 3
 
 
 @dataclass
@@ -52,6 +54,7 @@ class RoundReport:
         cells: the same for each cell.
         traffic: what layers inside the cells measured in this round so far, by cell.
         events: things worth telling.
+        refused: why nothing of what came was merged, where every reply was refused.
     """
 
     arrays: ArrayRecord | None = None
@@ -60,6 +63,7 @@ class RoundReport:
     cells: dict[str, dict[str, float]] = field(default_factory=dict)
     traffic: dict[str, dict[str, float]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    refused: NobodyAdmitted | None = None
 
 
 class Work(Protocol):
@@ -130,6 +134,11 @@ class FlatWork:
         let_go = LetGo(grid)
         try:
             done = train_once(self.strategy, grid, round, number, arrays, config, timeout_s=timeout_s)
+        except NobodyAdmitted as refused:
+            log.warning("\tround %d: nobody was admitted, the model stays: %s", number, refused)
+            event = Event("nobody-admitted", f"the model stays: {refused}")
+            asked = len(refused.asked)
+            return RoundReport(counts=_counts(asked, asked), events=[event], refused=refused)
         except NobodyContributed as failed:
             gone = let_go.nodes() & failed.asked
             if not gone:
@@ -198,11 +207,12 @@ def drive(
     evaluate_config = ConfigRecord() if evaluate_config is None else evaluate_config
     result, arrays, first = Result(), initial_arrays, 1
     session = _Session(work, grid, run, train_config, evaluate_config)
+    refusals = 0
 
     log.info("Starting %s strategy:", type(work.strategy).__name__)
     work.strategy.summary()
     if resume:
-        first, arrays = session.restore(result, initial_arrays)
+        first, arrays, refusals = session.restore(result, initial_arrays)
         log.info("Resuming at round %d", first)
         if first > 1 and (reason := session.stop(Round(first - 1))):
             log.info("It had stopped after round %d: %s", first - 1, reason)
@@ -229,6 +239,12 @@ def drive(
             log.info("\t└──> Aggregated MetricRecord: %s", trained.metrics)
             result.train_metrics_clientapp[number] = trained.metrics
         session.report("train", number, trained)
+        refusals = 0 if trained.refused is None else refusals + 1
+        if trained.refused is not None and refusals >= _MOST_REFUSED_ROUNDS:
+            raise NobodyAdmitted(
+                f"{refusals} rounds in a row brought nothing but refused replies; the last one, {trained.refused}",
+                trained.refused.asked,
+            )
 
         evaluated = work.evaluate(grid, number, arrays, evaluate_config, timeout)
         if evaluated.metrics is not None:
@@ -246,7 +262,7 @@ def drive(
         traffic = {**trained.traffic, **evaluated.traffic}
         session.scored(Round(number), central if central is not None else evaluated.metrics)
         scores = central or evaluated.metrics
-        session.finish_round(number, arrays, result, scores, traffic, last=number == num_rounds)
+        session.finish_round(number, arrays, result, scores, traffic, refusals, last=number == num_rounds)
         if reason := session.stop(Round(number)):
             log.info("Stopping after round %d: %s", number, reason)
             if number < num_rounds:
@@ -328,6 +344,7 @@ class _Session:
         result: Result,
         scores: MetricRecord | None,
         traffic: Mapping[str, Mapping[str, float]],
+        refusals: int,
         *,
         last: bool,
     ) -> None:
@@ -345,7 +362,7 @@ class _Session:
         accuracy = scores.get("accuracy") if scores is not None else None
         score = float(accuracy) if isinstance(accuracy, int | float) else None
         self.run.save_model(number, arrays_of(arrays), score)
-        self.save(number + 1, arrays, result)
+        self.save(number + 1, arrays, result, refusals)
 
     # -- checkpoints
 
@@ -353,12 +370,13 @@ class _Session:
         """Raise before the first round rather than after it if this run cannot be checkpointed."""
         strategy_state(self.work.strategy)
 
-    def save(self, next_round: int, arrays: ArrayRecord, result: Result) -> None:
+    def save(self, next_round: int, arrays: ArrayRecord, result: Result, refusals: int = 0) -> None:
         if self.run is None:
             return
         tree = {
             "schema": CHECKPOINT_SCHEMA,
             "next_round": next_round,
+            "refused_rounds": refusals,
             "arrays": records_to_tree(RecordDict({"arrays": arrays})),
             "configs": records_to_tree(RecordDict(dict(self.configs))),
             "result": _result_tree(result),
@@ -368,7 +386,7 @@ class _Session:
         }
         self.run.save_checkpoint(next_round, tree)
 
-    def restore(self, result: Result, initial_arrays: ArrayRecord) -> tuple[int, ArrayRecord]:
+    def restore(self, result: Result, initial_arrays: ArrayRecord) -> tuple[int, ArrayRecord, int]:
         if self.run is None:
             raise ResumeError("resume=True needs run=, the run folder to continue")
         found = self.run.latest_checkpoint()
@@ -393,7 +411,7 @@ class _Session:
         if tree["next_round"] > 1:
             result.arrays = arrays
         restore_generators(tree["generators"])
-        return int(tree["next_round"]), arrays
+        return int(tree["next_round"]), arrays, int(tree.get("refused_rounds", 0))
 
 
 _HISTORIES = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")

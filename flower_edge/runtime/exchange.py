@@ -15,10 +15,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvgM, Strategy
 
-from ..errors import ModelMismatch, NobodyContributed, RoundFailed, WireError
+from ..errors import ModelMismatch, NobodyAdmitted, NobodyContributed, RoundFailed, WireError
 from ..rounds import Round
 from ..wire import PACKET_SCHEMA, check_model, copy_content, error_reason, model_spec, weight_of
 from .codec_messages import folded_in
+from .error_codes import REFUSED
 from .flower_private import clone_message
 from .generators import derive_seed, seeded_call
 from .strategy_state import STATE, go_on_from, innermost
@@ -106,7 +107,8 @@ def train_once(
             global streams are left alone; otherwise they draw from the global ones, as Flower does.
 
     Raises:
-        NobodyContributed: messages were sent and nothing but errors, or nothing at all, came back.
+        NobodyContributed: messages were sent and nothing but errors, or nothing at all, came back; `NobodyAdmitted`
+            where a layer has refused some of it.
         RoundFailed: the strategy could not merge what came.
         ModelMismatch: a node's arrays are not the model's; names both.
     """
@@ -120,6 +122,8 @@ def train_once(
     good = [reply for reply in replies if not reply.has_error()]
     asked = frozenset(message.metadata.dst_node_id for message in messages)
     if messages and not good:
+        if refused := [reply for reply in replies if reply.error.code == REFUSED]:
+            raise NobodyAdmitted(_nobody_admitted(round, replies, refused), asked)
         raise NobodyContributed(_nothing_usable(round, len(messages), replies, timeout_s), asked)
     if type(core) in STATE:
         # Flower's own strategies add whatever NumPy broadcasts. Others may want replies unlike the model.
@@ -191,6 +195,13 @@ def evaluate_once(
         metrics = strategy.aggregate_evaluate(server_round, replies)
     weight = sum(_weights(strategy, good).values())
     return Evaluated(metrics, weight, len(messages), len(messages) - len(good))
+
+
+def _nobody_admitted(round: Round, replies: list[Message], refused: list[Message]) -> str:
+    shown = "; ".join(f"node {reply.metadata.src_node_id}: {error_reason(reply)}" for reply in refused[:3])
+    more = f"; and {len(refused) - 3} more" if len(refused) > 3 else ""
+    others = f", the other {len(replies) - len(refused)} failed" if len(replies) > len(refused) else ""
+    return f"{round}: {len(refused)} of {len(replies)} replies were refused{others}: {shown}{more}"
 
 
 def _nothing_usable(round: Round, sent: int, replies: list[Message], timeout_s: float | None) -> str:

@@ -106,6 +106,11 @@ class Compressed(Layer[CompressedState]):
             configs["public"] = self.public
         self._config = json.dumps(configs, sort_keys=True, separators=(",", ":"))
 
+    @property
+    def folds(self) -> bool:
+        """With `fold`."""
+        return self.fold
+
     def init(self) -> CompressedState:
         """Nobody holds anything."""
         return CompressedState()

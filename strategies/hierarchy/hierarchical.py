@@ -236,3 +236,5 @@ def _check_centre(centre: Strategy | None) -> None:
         raise NestingError("centre=Layered(...): layers on the centre's hop go around: Layered(Hierarchical(...), ...)")
     if type(centre).start is not Strategy.start:
         raise NestingError(f"centre={name}(...) brings its own start; the centre runs one round at a time")
+    if why := getattr(centre, "not_at_the_centre", ""):
+        raise NestingError(f"centre={name}(...) {why}")

@@ -6,6 +6,8 @@ What is touched in flwr 1.41, and what happens where a release has moved it:
   No fall-back is possible: building an instruction message without it raises inside Flower itself.
 - `flwr.supercore.run.Run`, the type of the public `Grid.run`. Fall-back: a plain object with a `run_id`.
 - underscore keys of `Metadata` (id, source and run of a message have no public setter, Flower writes them so, too).
+- `flwr.serverapp.strategy.multikrum.select_multikrum`, the selection inside Krum and MultiKrum, so that a filter can
+  use it without a strategy. No fall-back: whoever asks for it is told.
 - the `metadata=` keyword of `Message`, which copies a message without losing its time to live and group.
 """
 
@@ -34,6 +36,11 @@ try:
 except ImportError:  # pragma: no cover - another Flower release
     Run = None  # type: ignore[assignment,misc]
 
+try:
+    from flwr.serverapp.strategy.multikrum import select_multikrum as _select_multikrum
+except ImportError:  # pragma: no cover - another Flower release
+    _select_multikrum = None  # type: ignore[assignment]
+
 __all__ = [
     "borrowed_identity",
     "clone_message",
@@ -41,6 +48,7 @@ __all__ = [
     "empty_run",
     "ensure_identity",
     "error_in_place",
+    "select_multikrum",
     "set_metadata",
 ]
 
@@ -118,3 +126,19 @@ def error_in_place(reply: Message, code: int, reason: str) -> Message:
 def empty_run(run_id: int) -> Any:
     """The run information a Grid must show."""
     return SimpleNamespace(run_id=run_id) if Run is None else Run.create_empty(run_id)
+
+
+def select_multikrum(contents: list[RecordDict], malicious: int, keep: int) -> list[RecordDict]:
+    """Those of these contents that Flower's MultiKrum merges.
+
+    Args:
+        contents: each with one record of arrays of the same shapes.
+        malicious: how many of them may be wrong.
+        keep: how many are selected.
+
+    Raises:
+        LaunchError: this Flower has moved it.
+    """
+    if _select_multikrum is None:  # pragma: no cover - another Flower release
+        raise LaunchError("this flwr has no select_multikrum; install 'flwr>=1.41,<1.42'")
+    return _select_multikrum(contents, malicious, keep)

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from ..errors import EdgeError
-from . import codecs, controllers, doctor, plan_split, report, run, runs, split_edge, watch
+from . import codecs, controllers, doctor, plan_split, report, rewards, run, runs, split_edge, watch
 
 app = typer.Typer(
     name="flower-edge",
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for verb in (run, runs, split_edge, watch, report, controllers, codecs, plan_split, split_edge, doctor):
+for verb in (run, runs, split_edge, watch, report, controllers, codecs, plan_split, rewards, doctor):
     verb.register(app)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from .atomic import write_bytes
 
-__all__ = ["from_json_value", "read_json", "to_json_value", "write_json"]
+__all__ = ["from_json_value", "read_json", "ready", "to_json_value", "write_json"]
 
 _WORDS: Final[Mapping[str, float]] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -29,7 +29,7 @@ def write_json(path: Path, value: Any) -> None:
         ConfigError: something in `value` has no form in JSON; the message says where, starting at the file's name.
         OSError: the folder is missing, not writable or full; the old file is untouched.
     """
-    text = json.dumps(_ready(value, path.stem), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(ready(value, path.stem), indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
@@ -67,11 +67,16 @@ def from_json_value(value: Any) -> Any:
     return _WORDS.get(value, value) if isinstance(value, str) else value
 
 
-def _ready(value: Any, at: str) -> Any:
+def ready(value: Any, at: str) -> Any:
+    """`value` as `json.dumps` takes it; `at` is its name in messages.
+
+    Raises:
+        ConfigError: something in it has no form in JSON; the message says where.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _ready(item, f"{at}.{key}") for key, item in value.items()}
+        return {str(key): ready(item, f"{at}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_ready(item, f"{at}.{number}") for number, item in enumerate(value)]
+        return [ready(item, f"{at}.{number}") for number, item in enumerate(value)]
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):

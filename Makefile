@@ -1,6 +1,8 @@
 # `make demo` and `make test` need nothing but Python 3.11+, make and git.
 PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
+# Fast tests run in so many processes, a file in one of them. The slow ones have SuperLinks and ports and run alone.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 # Where mypy and import-linter see the package as it is installed: strategies/ and clients/ inside flower_edge/.
@@ -23,11 +25,11 @@ demo: install  ## run the quickstart: 12 terminals, 3 edges, 1 centre learn real
 	$(BIN)/flower-edge run scenarios/quickstart
 
 test: install  ## every test but the longest matrices, fast ones first
-	$(BIN)/python -m pytest -m 'not slow and not full'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow and not full'
 	$(BIN)/python -m pytest -m 'slow and not full'
 
 test-all: install  ## every test, whole matrices included
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow'
 	$(BIN)/python -m pytest -m slow
 
 lint: install  ## ruff, mypy --strict, import contracts
@@ -43,6 +45,7 @@ bench: install  ## the quick form of every benchmark
 	$(BIN)/python -m benchmarks.topology_control --quick
 	$(BIN)/python -m benchmarks.encoding --quick
 	$(BIN)/python -m benchmarks.split --quick
+	$(BIN)/python -m benchmarks.filtering --quick
 
 clean:  ## remove what the other targets made, but not .venv
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,5 +1,6 @@
 """The ClientApp side: what runs on edges and terminals. Nothing here samples, merges or knows a strategy by name."""
 
+from .assignment import assignment_mod
 from .availability import answer_availability, request_to_join, withdraw_request
 from .codec import codec_mod
 from .conditions import ConditionsMod, answer_conditions, conditions_mod
@@ -22,6 +23,7 @@ __all__ = [
     "answer_availability",
     "answer_conditions",
     "answer_properties",
+    "assignment_mod",
     "codec_mod",
     "conditions_mod",
     "edge_app",

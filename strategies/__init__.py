@@ -5,6 +5,10 @@ from .coverage.coverage import Coverage
 from .coverage.covered import Covered
 from .coverage.handover import Handover
 from .coverage.mid_round import MidRound
+from .filtering.admitted import Admitted
+from .filtering.filtered import Filtered
+from .filtering.filtered_state import track_records
+from .filtering.robust import MultiKrumTest
 from .gossip.gossip import Gossip
 from .gossip.workers import MostStable
 from .gradients.exchange import GradientExchange
@@ -20,8 +24,9 @@ from .hierarchy.tiers import LocalTier, Tier
 from .layered import Layered, LayeredGrid
 from .layers import Identity, Layer, Stage
 from .metered import Metered
-from .ready_made import CoverageFedAvg, HierarchicalFedAvg
+from .ready_made import CoverageFedAvg, FilteredFedAvg, HierarchicalFedAvg, RewardedFedAvg
 from .retire import Retire
+from .rewards.rewarded import Rewarded
 from .selected import Selected
 from .splitting.message_plane import MessagePlane
 from .splitting.plane import Plane
@@ -32,6 +37,7 @@ from .stop_when import StopWhen
 from .version_gate import VersionGate
 
 __all__ = [
+    "Admitted",
     "AtMost",
     "CellTier",
     "Cells",
@@ -42,6 +48,8 @@ __all__ = [
     "EnrolRules",
     "FedAsync",
     "FedBuff",
+    "Filtered",
+    "FilteredFedAvg",
     "Gossip",
     "GradientExchange",
     "GroupLimits",
@@ -61,8 +69,11 @@ __all__ = [
     "Metered",
     "MidRound",
     "MostStable",
+    "MultiKrumTest",
     "Plane",
     "Retire",
+    "Rewarded",
+    "RewardedFedAvg",
     "Selected",
     "Split",
     "Stage",
@@ -77,4 +88,5 @@ __all__ = [
     "grouped_by",
     "hinge",
     "polynomial",
+    "track_records",
 ]

@@ -122,14 +122,18 @@ class CloudRounds:
         cells = self._look(grid, Round(number))
         messages = self._messages(base, number, cells, arrays, config, timeout_s)
 
+        came: dict[int, Message] = {}
+
         def deliver(outgoing: list[Message]) -> list[Message]:
-            return self.strategy.tier.deliver(base, outgoing, timeout_s)
+            replies = self.strategy.tier.deliver(base, outgoing, timeout_s)
+            came.update({reply.metadata.src_node_id: reply for reply in replies})
+            return replies
 
         replies = layered.hop(messages, deliver) if layered is not None else deliver(messages)
         by_node = {reply.metadata.src_node_id: reply for reply in replies}
         asked = {message.metadata.dst_node_id for message in messages}
         return [
-            read_reply(cell, by_node.get(node), "train", self.spec, self._progress.version)
+            read_reply(cell, by_node.get(node), "train", self.spec, self._progress.version, came.get(node))
             for cell, node in cells.items()
             if node in asked
         ]
@@ -183,7 +187,7 @@ class CloudRounds:
             if cell not in let_through:
                 results.append(EdgeResult(cell, None, 0.0, {}, {}, "a layer at the centre dropped its reply"))
                 continue
-            result = read_reply(cell, let_through[cell], "train", self.spec, version)
+            result = read_reply(cell, let_through[cell], "train", self.spec, version, came[cell])
             if not result.difference:
                 result = replace(result, version=version)
             if result.arrays is not None and (why := rule.too_late(now.version - result.version)):

@@ -27,7 +27,9 @@ __all__ = ["as_reply", "counts_of", "events_of", "metrics_of", "read_reply", "ro
 log = getLogger("flwr.edge")
 
 
-def read_reply(cell: str, reply: Message | None, kind: Kind, spec: ModelSpec, version: int) -> EdgeResult:
+def read_reply(
+    cell: str, reply: Message | None, kind: Kind, spec: ModelSpec, version: int, came: Message | None = None
+) -> EdgeResult:
     """What an edge answered, checked: an edge that sends nonsense has nothing to merge, and the round goes on.
 
     Args:
@@ -36,11 +38,14 @@ def read_reply(cell: str, reply: Message | None, kind: Kind, spec: ModelSpec, ve
         kind: what it was asked for.
         spec: names, shapes and dtypes of the model.
         version: the version it began from, where it does not say.
+        came: the same as it came, where layers are between: a model that they refuse is not merged, and what has
+            happened at that edge has happened still.
     """
     if reply is None:
         return EdgeResult(cell, None, 0.0, {}, {}, "no reply")
     if reply.has_error():
-        return EdgeResult(cell, None, 0.0, {}, {}, error_reason(reply))
+        numbers, happened = _happened(came)
+        return EdgeResult(cell, None, 0.0, {}, numbers, error_reason(reply), events=happened)
     report: dict[str, Any] = dict(reply.content.config_records.get(EDGE_RECORD, ConfigRecord()).items())
     if report.get("schema") != SCHEMA:
         who = f"node {reply.metadata.src_node_id} is no edge: its reply has no {EDGE_RECORD!r} record of {SCHEMA!r}"
@@ -63,13 +68,14 @@ def read_reply(cell: str, reply: Message | None, kind: Kind, spec: ModelSpec, ve
         if arrays is None or weight == 0:
             return EdgeResult(cell, None, 0.0, metrics, report, trouble or "no model", events=events)
         check_model(arrays, spec, sender=f"edge {cell}")
-    except (WireError, ModelMismatch, ValueError, TypeError) as error:
+        counted = None
+        if COUNTED_NODES in report:
+            entries = zip(report[COUNTED_WEIGHTS], report[COUNTED_ORDER], strict=True)
+            counted = dict(zip(report[COUNTED_NODES], entries, strict=True))
+        began_with = int(report.get("version", version))
+    except (WireError, ModelMismatch, ValueError, TypeError, KeyError) as error:
         return EdgeResult(cell, None, 0.0, {}, report, str(error))
     difference = bool(report.get("difference", False))
-    counted = None
-    if COUNTED_NODES in report:
-        entries = zip(report[COUNTED_WEIGHTS], report[COUNTED_ORDER], strict=True)
-        counted = dict(zip(report[COUNTED_NODES], entries, strict=True))
     return EdgeResult(
         cell,
         arrays if difference else cast_like(arrays, spec),
@@ -77,12 +83,25 @@ def read_reply(cell: str, reply: Message | None, kind: Kind, spec: ModelSpec, ve
         metrics,
         report,
         trouble,
-        int(report.get("version", version)),
+        began_with,
         difference,
         counted,
         events,
         reply,
     )
+
+
+def _happened(came: Message | None) -> tuple[dict[str, Any], tuple[Event, ...]]:
+    """Numbers and events of the edge's rounds in a reply as it came; nothing where it is none, or not an edge's."""
+    if came is None or came.has_error():
+        return {}, ()
+    report: dict[str, Any] = dict(came.content.config_records.get(EDGE_RECORD, ConfigRecord()).items())
+    if report.get("schema") != SCHEMA:
+        return {}, ()
+    try:
+        return report, tuple(Event.from_json(text) for text in report.pop(EVENTS_KEY, []))
+    except (ValueError, TypeError):
+        return {}, ()
 
 
 def as_reply(result: EdgeResult, spec: ModelSpec, metrics: Set[str]) -> Message:

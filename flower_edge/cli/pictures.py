@@ -1,7 +1,7 @@
 """Pictures that a run left in its `artifacts/`, such as a map, as parts of a page that stands alone.
 
 Reads files; draws nothing. A picture goes into the page as it is, in a data URI inside an `<img>`, where a browser runs
-no script of an SVG and fetches nothing for it.
+no script of an SVG and fetches nothing for it. A CSV file of the same name is the table beside it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from .picture_tables import PictureTable, table_beside
 
 __all__ = ["Picture", "pictures_in"]
 
@@ -24,11 +26,12 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: its place below the folder, its title in words, and its data URI."""
+    """One picture: its place below the folder, its title in words, its data URI, and the table beside it."""
 
     name: str
     title: str
     uri: str
+    table: PictureTable | None = None
 
 
 def pictures_in(
@@ -70,7 +73,11 @@ def pictures_in(
             continue
         spent += size
         title = Path(name).stem.replace("-", " ").replace("_", " ")
-        found.append(Picture(name, title, f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"))
+        table = table_beside(path)
+        if isinstance(table, str):
+            notes.append(table)
+            table = None
+        found.append(Picture(name, title, f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}", table))
     return found, notes
 
 

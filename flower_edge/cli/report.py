@@ -23,6 +23,7 @@ from .happenings import Happening, Timeline, by_round, happenings, shown, timeli
 from .pictures import pictures_in
 from .rounds import RoundLine, cells_of, latest, rounds_of, total
 from .runs import RootOption, duration_s
+from .standing import standing
 from .table import took_s
 
 __all__ = ["register", "write_report"]
@@ -135,6 +136,7 @@ def write_report(run: RunFolder, out: Path | None = None) -> list[Path]:
             for chart in charts
         ],
         events=_listed(events),
+        standing=standing(run),
         pictures=pictures,
         left_out=left_out,
     )

@@ -10,6 +10,7 @@ from .gradients import gradient_mod
 from .measure import measure_conditions
 from .period import PeriodMod, period_mod
 from .properties import answer_properties
+from .sharing import allow_sharing, held_sets, share_data, sharing_mod, training_data, withdraw_data
 from .split import split_client
 from .steps import StepMod, StepRange, request, step_mod, steps_of, wants_new_data
 from .throttle import ThrottleMod
@@ -20,6 +21,7 @@ __all__ = [
     "StepMod",
     "StepRange",
     "ThrottleMod",
+    "allow_sharing",
     "answer_availability",
     "answer_conditions",
     "answer_properties",
@@ -29,13 +31,18 @@ __all__ = [
     "edge_app",
     "gossip_mod",
     "gradient_mod",
+    "held_sets",
     "measure_conditions",
     "period_mod",
     "request",
     "request_to_join",
+    "share_data",
+    "sharing_mod",
     "split_client",
     "step_mod",
     "steps_of",
+    "training_data",
     "wants_new_data",
+    "withdraw_data",
     "withdraw_request",
 ]

@@ -24,16 +24,21 @@ from .hierarchy.tiers import LocalTier, Tier
 from .layered import Layered, LayeredGrid
 from .layers import Identity, Layer, Stage
 from .metered import Metered
+from .provision.assigning import rate_by_property
+from .provision.statistics import with_statistics
+from .provision.sub_models import SubModels
 from .ready_made import CoverageFedAvg, FilteredFedAvg, HierarchicalFedAvg, RewardedFedAvg
 from .retire import Retire
 from .rewards.rewarded import Rewarded
 from .selected import Selected
+from .sharing.shared import Shared
 from .splitting.message_plane import MessagePlane
 from .splitting.plane import Plane
 from .splitting.session import EnrolRules
 from .splitting.split import Split
 from .splitting.stream_plane import StreamPlane
 from .stop_when import StopWhen
+from .tuned import Tuned
 from .version_gate import VersionGate
 
 __all__ = [
@@ -75,11 +80,14 @@ __all__ = [
     "Rewarded",
     "RewardedFedAvg",
     "Selected",
+    "Shared",
     "Split",
     "Stage",
     "StopWhen",
     "StreamPlane",
+    "SubModels",
     "Tier",
+    "Tuned",
     "VersionGate",
     "WithConfig",
     "blocks",
@@ -88,5 +96,7 @@ __all__ = [
     "grouped_by",
     "hinge",
     "polynomial",
+    "rate_by_property",
     "track_records",
+    "with_statistics",
 ]

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 from .columns import columns
 
-__all__ = ["told", "visible"]
+__all__ = ["by_number", "told", "visible"]
+
+
+def by_number(name: str) -> tuple[bool, int, str]:
+    """What to sort names of nodes by: numbers by their size, and then the others.
+
+    >>> sorted(["edge-0", "10", "2"], key=by_number)
+    ['2', '10', 'edge-0']
+    """
+    number = name.isascii() and name.isdecimal() and len(name) < 100
+    return not number, int(name) if number else 0, name
 
 
 def told(head: Sequence[str], lines: Sequence[Sequence[str]], *, left: int) -> None:

@@ -15,7 +15,7 @@ import typer
 from ..errors import ConfigError
 from ..rewards.tariff import Rounding, Tariff
 from .reward_places import open_book
-from .reward_tables import told, visible
+from .reward_tables import by_number, told, visible
 from .runs import RootOption
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def balances(
     by = _tariff(tariff, rounding, places)
     with open_book(book, root) as found:
         sums = found.balances(run)
+    sums = {node: sums[node] for node in sorted(sums, key=by_number)}
     nodes = [{"node": node, "micro": micro, **_worth(by, micro)} for node, micro in sums.items()]
     if as_csv:
         _write_csv(sys.stdout, ("node", "micro", *_worth(by, 0)), map(_inert, nodes))

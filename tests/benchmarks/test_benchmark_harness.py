@@ -93,13 +93,15 @@ def test_what_a_child_leaves_running_is_ended(tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_the_child_and_says_which_signal_it_was(tmp_path: Path) -> None:
+    # Tests before this one may have left a helper of multiprocessing's, which ends with the process.
+    before = {child.pid for child in psutil.Process().children()}
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     with pytest.raises(KeyboardInterrupt) as interrupt:
         run_measured(python("import time; time.sleep(60)"), log=tmp_path / "log", timeout_s=60)
     timer.join()
     assert interrupt.value.args == (signal.SIGTERM,)
-    assert not psutil.Process().children()
+    assert {child.pid for child in psutil.Process().children()} <= before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a process on some of the cores")

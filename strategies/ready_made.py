@@ -6,7 +6,7 @@ To change a part, write the composition that the class names in its first line, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.serverapp.strategy import FedAvg
 
@@ -15,7 +15,6 @@ from flower_edge.rewards.budget import Budget
 from flower_edge.rewards.enrolment import Enrolled, Enrolment
 from flower_edge.rewards.rule import RewardRule
 from flower_edge.rules import Rule
-from flower_edge.store.reward_book import RewardBook
 
 from .coverage.coverage import Coverage
 from .coverage.covered import Covered
@@ -26,6 +25,9 @@ from .hierarchy.cells import Cells
 from .hierarchy.hierarchical import Hierarchical
 from .layered import Layered
 from .rewards.rewarded import Rewarded
+
+if TYPE_CHECKING:
+    from flower_edge.store.reward_book import RewardBook
 
 __all__ = ["CoverageFedAvg", "FilteredFedAvg", "HierarchicalFedAvg", "RewardedFedAvg"]
 

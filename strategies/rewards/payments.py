@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flower_edge.errors import RewardError
 from flower_edge.events import Event
@@ -22,12 +22,14 @@ from flower_edge.rewards.rule import RewardRule
 from flower_edge.rewards.shares import largest_remainder
 from flower_edge.rounds import Round
 from flower_edge.runtime.abilities import now_s
-from flower_edge.store.reward_book import RewardBook
 from flower_edge.store.reward_rows import Settlement
 
 from .contributions import Worth
 from .replies import REWARDED
 from .state import Pending, RewardedState
+
+if TYPE_CHECKING:
+    from flower_edge.store.reward_book import RewardBook
 
 __all__ = ["Books", "Terms", "booked", "settled", "settlement_of", "standing_in", "weights_of"]
 
@@ -68,11 +70,14 @@ class Books:
     @contextmanager
     def opened(self) -> Iterator[RewardBook | None]:
         """The book, for one settlement."""
-        if self.book is None or isinstance(self.book, RewardBook):
-            yield self.book
-        else:
+        if isinstance(self.book, str | Path):
+            # Imported here: SQLAlchemy takes longer than all strategies together, and most runs book nothing.
+            from flower_edge.store.reward_book import RewardBook
+
             with RewardBook(self.book) as book:
                 yield book
+        else:
+            yield self.book
 
 
 def _kind_of(state: RewardedState) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,12 @@ from flower_edge.updates.npy import npy_view
 from flower_edge.updates.places import brackets
 from flower_edge.wire import model_spec, server_round_of
 
+from ..filtering.manifests import ManifestOf
 from ..node_rows import key_of
 from .state import Given, Pending
 
 __all__ = [
     "REWARDED",
-    "ManifestOf",
     "arrays_in",
     "base_round_of",
     "began_with",
@@ -45,8 +45,6 @@ __all__ = [
 
 #: What an event that tells a credit is called.
 REWARDED = "rewarded"
-#: Where a node's part lies in the whole model: from the round, its key and the arrays it is sent.
-ManifestOf = Callable[[Round, str, ArrayRecord], Manifest]
 
 _AGE_KEY = "data-age-s"
 #: Letters in a terminal's key, and terminals of one edge, as an edge may tell them.

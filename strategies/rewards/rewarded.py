@@ -8,7 +8,7 @@ they are credited; the contribution is a Shapley value on held-out data, from th
 nothing. At the centre the nodes are edges, and what an edge has earned goes on to its terminals.
 
 Nothing here decides what is merged, transfers money, or keeps a book: `contributions` measures, `payments` shares out,
-`flower_edge.store.RewardBook` remembers.
+`RewardBook` remembers.
 
 [4] ¶32: terminals receive rewards from the edge and from the centre. ¶72: by size, recency and frequency.
 """
@@ -19,7 +19,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
@@ -40,15 +40,18 @@ from flower_edge.runtime.generators import derive_seed
 from flower_edge.runtime.steps.grid import SteppedGrid
 from flower_edge.runtime.strategy_state import innermost
 from flower_edge.runtime.wrapped_grid import find
-from flower_edge.store.reward_book import RewardBook
 from flower_edge.store.reward_rows import text
 
+from ..filtering.manifests import ManifestOf
 from ..layers import Layer, Stage
 from ..node_rows import key_of
 from .contributions import Absent, Method, Score, Worth, worth_of
 from .payments import Books, Terms, booked, settled, settlement_of, standing_in, weights_of
-from .replies import ManifestOf, arrays_in, base_round_of, given_in, pending_of
+from .replies import arrays_in, base_round_of, given_in, pending_of
 from .state import Given, Pending, RewardedState
+
+if TYPE_CHECKING:
+    from flower_edge.store.reward_book import RewardBook
 
 __all__ = ["Rewarded", "RewardedState"]
 

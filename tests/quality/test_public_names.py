@@ -609,7 +609,7 @@ def test_a_name_that_is_not_there_is_refused_and_the_public_ones_are_listed() ->
         ("import flower_edge.models", ("torch", "flwr")),
         ("import flower_edge.data", ("torch", "sklearn", "matplotlib", "flwr")),
         ("from flower_edge.runtime import Device, Link", ("torch", "sqlalchemy", "flwr.serverapp")),
-        ("from flower_edge.strategies import Hierarchical", ("torch", "ray")),
+        ("from flower_edge.strategies import Hierarchical", ("torch", "ray", "sqlalchemy")),
         ("from flower_edge.clients import edge_app", ("torch", "ray")),
         ("import flower_edge.control", ("torch", "flwr", "matplotlib", "sqlalchemy")),
         ("import flower_edge.topology", ("torch", "flwr", "matplotlib")),

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 from flwr.app import Context, Message, RecordDict
@@ -22,12 +22,12 @@ from flwr.clientapp import ClientApp
 
 from flower_edge.errors import DataError, SplitError
 from flower_edge.runtime.splitting.messages import SPLIT_RECORD, Asked, Offered, SplitOrder
-from flower_edge.splitting.architecture import build
 from flower_edge.splitting.capacity import Capacity
 from flower_edge.splitting.order import ArchitectureSpec
 from flower_edge.splitting.standardise import Standard
 
-from .split_capacity import measured_capacity
+from .built_models import BuiltModels
+from .split_capacity import measured_capacity, offered_capacity
 from .split_peers import add_kept, hold_back, merge_with_peers
 from .split_round import begin, go_on
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["split_client"]
 
 Data = tuple[npt.NDArray[Any], npt.NDArray[Any]]
-#: Of models, and of devices' data in the round under way, so many are kept in a process.
-_MODELS, _DATA = 8, 64
+#: Of devices' data in the round under way, so many are kept in a process.
+_DATA = 64
 
 
 def split_client(
@@ -109,41 +109,19 @@ class _Kept:
     source: Callable[[Context], Data]
     models: Mapping[str, Callable[..., Any]] | None
     capacity: Callable[[Context, int], Capacity]
-    _built: OrderedDict[str, CutModel] = field(default_factory=OrderedDict)
     _data: OrderedDict[tuple[int, int], tuple[str, int, Data]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._built = BuiltModels(self.models, machine="device", same="split_client and Split")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Ray sends its processes a copy of the app with every message: locks cannot travel, and what was kept is there.
         return _again, (self.source, None if self.models is None else tuple(self.models.items()), self.capacity)
 
     def model(self, spec: ArchitectureSpec) -> CutModel:
-        """Of an architecture; its digest is compared.
-
-        Raises:
-            SplitError: it cannot be built here, or comes out as another one.
-        """
-        plain = spec.model_copy(update={"digest": ""})
-        key = plain.model_dump_json()
-        with self._lock:
-            if key not in self._built:
-                built = build(plain, models=self.models)
-                from flower_edge.splitting.halves_torch import let_go
-
-                # Profiled under the lock: torch counts operations with hooks that belong to the process.
-                let_go(built)
-                self._built[key] = built
-                while len(self._built) > _MODELS:
-                    self._built.popitem(last=False)
-            self._built.move_to_end(key)
-            model = self._built[key]
-        if spec.digest and model.digest != spec.digest:
-            raise SplitError(
-                f"architecture {spec.name!r} built on this device has digest {model.digest[:12]}, the order names "
-                f"{spec.digest[:12]}; give split_client and Split the same models=, and install the same flower-edge "
-                "and torch on both sides"
-            )
-        return model
+        """Of an architecture, see `BuiltModels.of`."""
+        return self._built.of(spec)
 
     def data(self, context: Context, order: SplitOrder) -> Data:
         """A device's, the same within a round."""
@@ -181,17 +159,8 @@ class _Kept:
             except SplitError as error:
                 found["why"] = str(error)
         if asked.capacity:
-            found |= _told(self.capacity(context, asked.round))
+            found |= offered_capacity(self.capacity(context, asked.round))
         return Offered(**found)
-
-
-def _told(capacity: Capacity) -> dict[str, Any]:
-    """What of a capacity is known."""
-    known = {name: getattr(capacity, name) for name in _RATES if getattr(capacity, name) < float("inf")}
-    return {**known, "memory_bytes": capacity.memory_bytes}
-
-
-_RATES: Final = ("flops_per_s", "up_bps", "down_bps", "delay_s")
 
 
 @lru_cache(maxsize=8)

@@ -5,7 +5,9 @@ How fast its link is cannot be seen from here; a channel measures that, see `spl
 
 from __future__ import annotations
 
+import math
 import time
+from typing import Any, Final
 
 import numpy as np
 from flwr.app import Context
@@ -14,10 +16,11 @@ from flower_edge.splitting.capacity import Capacity
 
 from .measure import measure_conditions
 
-__all__ = ["measured_capacity"]
+__all__ = ["measured_capacity", "offered_capacity"]
 
 #: Rows and columns of the matrices, and for how long they are multiplied at least.
 _SIDE, _LEAST_S = 192, 0.01
+_RATES: Final = ("flops_per_s", "up_bps", "down_bps", "delay_s")
 
 
 def measured_capacity(context: Context | None = None, round: int = 0) -> Capacity:
@@ -41,3 +44,14 @@ def measured_capacity(context: Context | None = None, round: int = 0) -> Capacit
         count += 1
     free = measure_conditions(interval_s=0.0).memory_free_bytes
     return Capacity(2.0 * _SIDE**3 * count / taken_s, memory_bytes=None if free is None else int(free))
+
+
+def offered_capacity(capacity: Capacity) -> dict[str, Any]:
+    """What of a capacity is known, as a terminal's answer has it.
+
+    >>> offered_capacity(Capacity(1e9, up_bps=1e6))
+    {'flops_per_s': 1000000000.0, 'up_bps': 1000000.0, 'delay_s': 0.0, 'memory_bytes': None}
+    """
+    rates = {name: getattr(capacity, name) for name in _RATES}
+    known = {name: rate for name, rate in rates.items() if math.isfinite(rate)}
+    return {**known, "memory_bytes": capacity.memory_bytes}

@@ -151,7 +151,7 @@ class _Work:
 
 def _work_for(order: SliceOrder, memory: NodeState) -> _Work | None:
     """The work this slice goes on with; None for the first slice of a task."""
-    first = order.steps.start == 0 and len(order.steps) > 0
+    first = order.begins
     try:
         tree = memory.load()
     except StateError:

@@ -24,7 +24,15 @@ from .hierarchy.tiers import LocalTier, Tier
 from .layered import Layered, LayeredGrid
 from .layers import Identity, Layer, Stage
 from .metered import Metered
+from .pieces.message_plane import PieceMessages
+from .pieces.pieces import Pieces
+from .pieces.plane import PiecePlane
+from .pieces.stream_plane import PieceStream
 from .provision.assigning import rate_by_property
+from .provision.by_load import ByLoad
+from .provision.changing import ByPace, ChangeSize, Wish
+from .provision.choosing import AsChosen, ByGroup
+from .provision.model_list import ModelList
 from .provision.statistics import with_statistics
 from .provision.sub_models import SubModels
 from .ready_made import CoverageFedAvg, FilteredFedAvg, HierarchicalFedAvg, RewardedFedAvg
@@ -43,9 +51,14 @@ from .version_gate import VersionGate
 
 __all__ = [
     "Admitted",
+    "AsChosen",
     "AtMost",
+    "ByGroup",
+    "ByLoad",
+    "ByPace",
     "CellTier",
     "Cells",
+    "ChangeSize",
     "Compressed",
     "Coverage",
     "CoverageFedAvg",
@@ -73,8 +86,13 @@ __all__ = [
     "MessagePlane",
     "Metered",
     "MidRound",
+    "ModelList",
     "MostStable",
     "MultiKrumTest",
+    "PieceMessages",
+    "PiecePlane",
+    "PieceStream",
+    "Pieces",
     "Plane",
     "Retire",
     "Rewarded",
@@ -89,6 +107,7 @@ __all__ = [
     "Tier",
     "Tuned",
     "VersionGate",
+    "Wish",
     "WithConfig",
     "blocks",
     "by_property",

@@ -20,7 +20,7 @@ from .node_rows import key_of
 __all__ = ["step_events"]
 
 #: Decisions that have a word of their own, whatever became of the work.
-_WORDS = {"replace": "replaced", "enlist": "enlisted", "detach": "detached"}
+_WORDS = {"replace": "replaced", "enlist": "enlisted", "detach": "detached", "renew": "changed-model"}
 #: What the outcome begins with, and what that is called.
 _FATES = {
     "lost": "lost",
@@ -32,6 +32,7 @@ _FATES = {
 _VERBS = {
     "replaced": "was replaced",
     "detached": "goes on alone",
+    "changed-model": "goes on with another model",
     "dropped": "was dropped",
     "stopped-early": "was stopped",
 }
@@ -75,12 +76,15 @@ def _told(event: StepEvent, what: str, grid: Grid, time_s: float | None) -> Even
     if event.request:
         values["request"] = event.request
     values["work"] = outcome
+    if event.why:
+        values["reason"] = event.why
     asked = f"; it had asked for: {event.request}" if event.request else ""
+    reason = f" ({event.why})" if event.why else ""
     steps = "1 step" if event.step == 1 else f"{event.step} steps"
     if what == "enlisted":
         text = f"terminal {key} {outcome} in round {event.round}"
     elif what in _VERBS:
-        text = f"terminal {key} {_VERBS[what]} after {steps} of round {event.round}; its work: {outcome}{asked}"
+        text = f"terminal {key} {_VERBS[what]} after {steps} of round {event.round}{reason}; its work: {outcome}{asked}"
     else:
         text = f"work of terminal {key}, {steps} of round {event.round}: {outcome}{asked}"
     return Event(what, text, key, event.cell, time_s=time_s, values=values)

@@ -1,6 +1,6 @@
 """A multi-layer perceptron in NumPy alone: for devices without torch, and for tests that should not wait for it.
 
-ReLU between layers, softmax cross entropy at the end, plain SGD. Array names, initial distribution and update rule are
+ReLU between layers, softmax cross entropy at the end, SGD. Array names, initial distribution and update rule are
 those of the torch model "mlp", so the two can take each other's arrays; the numbers differ by rounding.
 
 Letters, [batch, units] unless said otherwise:
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
+from .classes import class_factors
 from .matching import check_arrays
 from .results import EvalResult, TrainResult, mean_loss
 from .schedule import check_rates, make_schedule
@@ -78,15 +79,25 @@ class NumpyMLP:
         """Scores before the softmax, float32 [samples, classes]."""
         return self._forward(self._flat(x))[-1]
 
-    def loss_and_gradients(self, x: NDArray[Any], y: NDArray[np.int64]) -> tuple[float, dict[str, Array]]:
-        """Mean cross entropy of one batch in nats, and its derivative by every parameter."""
+    def loss_and_gradients(
+        self, x: NDArray[Any], y: NDArray[np.int64], factors: NDArray[np.float32] | None = None
+    ) -> tuple[float, dict[str, Array]]:
+        """Mean cross entropy of one batch in nats, and its derivative by every parameter.
+
+        Args:
+            x: float [samples, ...].
+            y: int64 [samples].
+            factors: float32 [classes], what scores are multiplied by before the softmax: `class_factors`.
+        """
         with np.errstate(over="ignore", invalid="ignore"):  # a diverging run ends in nan, as in torch
             a = self._forward(self._flat(x))
             z = a.pop()
-            log_p = _log_softmax(z)
+            log_p = _log_softmax(z if factors is None else z * factors)
             rows = np.arange(len(y))
             delta = np.exp(log_p)
             delta[rows, y] -= 1
+            if factors is not None:
+                delta *= factors
             delta /= np.float32(len(y))
             gradients: dict[str, Array] = {}
             for layer in reversed(range(len(a))):
@@ -145,9 +156,12 @@ def train(
     first_step: int = 0,
     velocity: Mapping[str, NDArray[Any]] | None = None,
     anchor: Mapping[str, NDArray[Any]] | None = None,
+    classes: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+    others: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> TrainResult:
     """Train a `NumpyMLP` in place; arguments, law and errors as `train_torch.train`, for y of [samples]."""
-    check_rates(lr, momentum, proximal)
+    check_rates(lr, momentum, proximal, weight_decay)
     _check_targets(model, y)
     schedule = make_schedule(x, y, steps=steps, epochs=epochs, batch_size=batch_size, seed=seed, first_step=first_step)
     shapes = model._shapes()
@@ -158,13 +172,17 @@ def train(
     if anchor is not None:
         check_arrays(anchor, shapes, "the anchor of the proximal term", extra_ok=True)
     fixed = model.arrays() if anchor is None else anchor
+    factors = None if classes is None else class_factors(classes, model.sizes[-1], others, y)
 
     losses, sizes = [], []
     for _, batch in schedule:
-        loss, gradients = model.loss_and_gradients(x[batch], y[batch])
+        loss, gradients = model.loss_and_gradients(x[batch], y[batch], factors)
         if proximal:
             for name in gradients:
                 gradients[name] = gradients[name] + np.float32(proximal) * (model._arrays[name] - fixed[name])
+        if weight_decay:
+            for name in gradients:
+                gradients[name] = gradients[name] + np.float32(weight_decay) * model._arrays[name]
         model._step(gradients, v, lr, momentum)
         losses.append(loss)
         sizes.append(len(batch))

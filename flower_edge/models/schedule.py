@@ -82,7 +82,7 @@ def make_schedule(
     return Schedule(len(x), batch_size, seed, steps or 0, first_step)
 
 
-def check_rates(lr: float, momentum: float, proximal: float) -> None:
+def check_rates(lr: float, momentum: float, proximal: float, weight_decay: float = 0.0) -> None:
     """Refuse step sizes that cannot train.
 
     Raises:
@@ -94,3 +94,5 @@ def check_rates(lr: float, momentum: float, proximal: float) -> None:
         raise ConfigError(f"momentum = {momentum}; use a number in [0, 1), for example 0.9")
     if not (math.isfinite(proximal) and proximal >= 0):
         raise ConfigError(f"proximal = {proximal}; use 0 (off) or more, for example 0.1")
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise ConfigError(f"weight_decay = {weight_decay}; use 0 (off) or more, for example 1e-4")

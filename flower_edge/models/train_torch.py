@@ -6,7 +6,7 @@ Flower, chooses devices or keeps optimisers between calls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import ConfigError, DataError
+from .classes import class_factors
 from .matching import check_arrays
 from .results import EvalResult, TrainResult, mean_loss
 from .schedule import check_rates, make_schedule
@@ -59,10 +60,14 @@ def train(
     first_step: int = 0,
     velocity: Mapping[str, NDArray[Any]] | None = None,
     anchor: Mapping[str, NDArray[Any]] | None = None,
+    loss_of: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    classes: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+    others: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> TrainResult:
-    """Train in place, on the device the model is on: cross entropy, SGD.
+    """Train in place, on the device the model is on: cross entropy or a loss of your own, SGD.
 
-        v <- momentum v + gradient + proximal (w - anchor);  w <- w - lr v
+        v <- momentum v + gradient + proximal (w - anchor) + weight_decay w;  w <- w - lr v
 
     Law: N steps in one call equal the same N steps in several, bit for bit, on one machine with one number of threads:
     give every call the same seed, data and rates, `first_step` = steps made so far, the last result's `velocity`
@@ -84,20 +89,27 @@ def train(
         velocity: momentum to continue with; None starts at rest.
         anchor: where the proximal term pulls to, parameters by name (others are passed over); None: the parameters at
             the start of this call.
+        loss_of: a mean over the batch of the model, its inputs and its targets; None: the cross entropy.
+        classes: those that there are samples of, such as np.unique(y); the scores of all others are multiplied by
+            `others` in the cross entropy. None: all count. Not beside `loss_of`.
+        others: factor from 0 (HeteroFL) over 0.5 (FedRS) to 1, see `class_factors`.
+        weight_decay: pull of all parameters, biases too, towards 0; 0 is off.
 
     Returns:
         Mean loss, steps, samples drawn, and the velocity after the last step.
 
     Raises:
-        ConfigError: a number out of range, or not exactly one of steps and epochs.
-        DataError: no samples, or not as many targets as samples.
+        ConfigError: a number out of range, not exactly one of steps and epochs, or classes that are none.
+        DataError: no samples, not as many targets as samples, or a target that is not among the classes.
         ModelMismatch: velocity or anchor that are not this model's.
     """
-    check_rates(lr, momentum, proximal)
+    check_rates(lr, momentum, proximal, weight_decay)
+    if classes is not None and loss_of is not None:
+        raise ConfigError("classes= is for the cross entropy; a loss of your own (loss_of=) has to see to it itself")
     schedule = make_schedule(x, y, steps=steps, epochs=epochs, batch_size=batch_size, seed=seed, first_step=first_step)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
-    optimiser = torch.optim.SGD(parameters.values(), lr=lr, momentum=momentum)
+    optimiser = torch.optim.SGD(parameters.values(), lr=lr, momentum=momentum, weight_decay=weight_decay)
     if momentum and velocity is not None:
         check_arrays(velocity, shapes, "the velocity of this model")
         for name, p in parameters.items():
@@ -115,7 +127,8 @@ def train(
         for step, batch in schedule:
             torch.manual_seed(_step_seed(seed, step))
             optimiser.zero_grad()
-            loss = _loss(model, *_tensors(model, x[batch], y[batch]))[0]
+            pair = _tensors(model, x[batch], y[batch])
+            loss = _loss(model, *pair, classes, others)[0] if loss_of is None else loss_of(model, *pair)
             loss.backward()  # type: ignore[no-untyped-call]
             for name, anchored in fixed.items():
                 gradient = parameters[name].grad
@@ -166,7 +179,13 @@ def evaluate(model: nn.Module, x: NDArray[Any], y: NDArray[np.int64], *, batch_s
     return EvalResult(loss / y.size, right / y.size, len(x))
 
 
-def _loss(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _loss(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    classes: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+    others: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean cross entropy over all targets, and the scores [targets, classes]."""
     scores = model(inputs)
     scores = scores.reshape(-1, scores.shape[-1])
@@ -175,6 +194,9 @@ def _loss(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> tupl
             f"the model scores {len(scores)} targets, {targets.numel()} came (shape {tuple(targets.shape)}); "
             "sequences need a model for sequences, such as 'char-transformer', single classes one of the others"
         )
+    if classes is not None:
+        factors = class_factors(classes, scores.shape[-1], others, targets.cpu().numpy())
+        scores = scores * torch.from_numpy(factors).to(scores)
     return functional.cross_entropy(scores, targets.reshape(-1)), scores
 
 

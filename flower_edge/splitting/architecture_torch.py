@@ -14,7 +14,7 @@ from .cutting_torch import CutModel
 from .order import ArchitectureSpec
 from .recording_torch import DRAWING
 
-__all__ = ["example_of", "make"]
+__all__ = ["example_of", "make", "module_of"]
 
 #: Models of `flower_edge.models` that read symbols: whole numbers below `num_classes`.
 _READ_SYMBOLS = ("char-transformer",)
@@ -25,6 +25,16 @@ def make(spec: ArchitectureSpec, seed: int, models: Mapping[str, Callable[..., A
 
     Raises:
         SplitError: see `architecture.build`.
+    """
+    model, factory = module_of(spec, seed, models), models.get(spec.name)
+    return CutModel.of(model, example_of(spec, factory), blocks=spec.blocks, max_tensors=spec.max_tensors)
+
+
+def module_of(spec: ArchitectureSpec, seed: int, models: Mapping[str, Callable[..., Any]]) -> nn.Module:
+    """The model, not cut: nothing is traced, so other threads may run models meanwhile.
+
+    Raises:
+        SplitError: a factory that fails, or gives no module of float32.
     """
     how: dict[str, Any] = {"input_shape": spec.input_shape, "num_classes": spec.num_classes, **spec.options}
     factory = models.get(spec.name)
@@ -42,7 +52,7 @@ def make(spec: ArchitectureSpec, seed: int, models: Mapping[str, Callable[..., A
             f"architecture {spec.name!r}: parameter {other[0]!r} is {other[1].dtype}; machines send each other "
             "torch.float32: give the model .float()"
         )
-    return CutModel.of(model, example_of(spec, factory), blocks=spec.blocks, max_tensors=spec.max_tensors)
+    return model
 
 
 def example_of(spec: ArchitectureSpec, factory: Callable[..., Any] | None = None) -> torch.Tensor:

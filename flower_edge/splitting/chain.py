@@ -9,14 +9,14 @@ Letters:
     least latency:     best[j+1, l] = min over k <= l of   best[j, k] + L_{j-1}(k) + T_j(k, l)
     least bottleneck:  the same with max in place of +: the time between two batches when batches follow one another
 
-Each machine needs to hold at least what `least_cut` says of the first only; a later one may hold nothing and pass on.
+The first machine holds at least what `least_cut` says; a later one may hold nothing and pass on, but with `all_train`.
 Nothing here measures or trains.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Literal
@@ -107,6 +107,8 @@ def plan_chain(
     codecs: CutCodecs = PLAIN,
     least_cut: int = 1,
     goal: Goal = "latency",
+    positions: Collection[int] | None = None,
+    all_train: bool = False,
 ) -> ChainPlan:
     """The best cuts for a chain; of equally good ones those with more units near the samples.
 
@@ -118,11 +120,19 @@ def plan_chain(
         codecs: on every link.
         least_cut: units of the first machine.
         goal: see the module's letters.
+        positions: where it may be cut; None: anywhere.
+        all_train: whether every machine gets a unit with parameters.
 
     Raises:
         SplitError: counts that do not go together, or a model that does not fit the machines' memory.
     """
     own_s, sent_s = _tables(profile, machines, links, job or Job(), codecs, least_cut)
+    if positions is not None:
+        closed = ~np.isin(np.arange(profile.last + 1), list(positions))
+        sent_s = [np.where(closed, np.inf, seconds) for seconds in sent_s]
+    if all_train:
+        before_k = np.concatenate([[0], np.cumsum([unit.parameters for unit in profile.units])])
+        own_s = [np.where(before_k[None, :] > before_k[:, None], seconds, np.inf) for seconds in own_s]
     best, came = own_s[0][0], []
     for j in range(1, len(machines)):
         before = best + sent_s[j - 1] if goal == "latency" else np.maximum(best, sent_s[j - 1])
@@ -134,6 +144,7 @@ def plan_chain(
         raise SplitError(
             f"{len(machines)} machines have too little memory for this model, with {least_cut} units at least on the "
             "first; add a machine or take a smaller batch_size"
+            + ("" if positions is None and not all_train else ", or ask for fewer pieces")
         )
     cuts, at = [], profile.last
     for origin in reversed(came):

@@ -21,6 +21,7 @@ from .boundaries_torch import Boundary, boundaries, owned_by
 from .profile import CutProfile, ModelProfile
 from .recording_torch import Record, left_as_found, record, same, trained
 from .stages_torch import Stage
+from .tensors_torch import row_major
 from .tracing_torch import Traced, one_input, traced
 
 __all__ = ["CutModel"]
@@ -84,7 +85,7 @@ class CutModel:
             raise SplitError(f"{name} is compiled, and its steps cannot be seen; cut the module it was compiled from")
         if any((model._forward_hooks, model._forward_pre_hooks, model._backward_hooks, model._backward_pre_hooks)):
             raise SplitError(f"{name} has hooks of its own, which no part of it would run; cut nn.Sequential(model)")
-        example = example.contiguous()  # as batches are
+        example = row_major(example)  # as batches are that came in a frame
         module = one_input(model)
         wanted = {training: _whole(model, example, training) for training in (True, False)}
         with left_as_found(model):
@@ -146,6 +147,16 @@ class CutModel:
         """
         self._check(start, stop)
         return tuple(name for name, unit in self._owner.items() if start <= unit < stop)
+
+    @property
+    def graphs(self) -> Traced:
+        """What the model computes, step by step, for who runs it otherwise than in stages."""
+        return self._traced
+
+    @property
+    def places(self) -> tuple[Boundary, ...]:
+        """Where the cuts are among those steps, by position."""
+        return self._boundaries
 
     def profile(self) -> ModelProfile:
         """Shapes, sizes and FLOPs of all units and cuts, counted once; with times, see `profile_torch.measure`."""

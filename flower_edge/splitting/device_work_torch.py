@@ -17,6 +17,7 @@ from ..models.schedule import make_schedule
 from .agreed import check_frame, check_tensors, parts
 from .frame import Frame, Kind, Tensors
 from .halves_torch import Half
+from .leakage_torch import nopeek
 from .losses_torch import backward, mean_loss
 from .order import WorkOrder
 from .results import WorkResult
@@ -222,7 +223,7 @@ class DeviceWork:
         assert self._head is not None
         cut = self._half.cuts[self.parts.cut]
         check_tensors(incoming.tensors, cut, CLOUD, batch=len(self._batch), gradients=True)
-        self._head.back(incoming.tensors, self._penalty(self._head))
+        self._head.back(incoming.tensors, nopeek(self.order.nopeek, self._head))
         self._half.move()
         self._losses.append(incoming.loss if self.order.labels == "cloud" else self._loss)
         self._sizes.append(len(self._batch))
@@ -230,15 +231,6 @@ class DeviceWork:
         self._awaiting, self._outputs, self._before = None, (), {}
         self._head = None
         return self._activations()
-
-    def _penalty(self, head: Pass) -> torch.Tensor | None:
-        """NoPeek's part of the loss."""
-        if not self.order.nopeek:
-            return None
-        from .leakage_torch import distance_correlation
-
-        seen = [output.flatten(1) for output, wanted in zip(head.outputs, head.differentiable, strict=True) if wanted]
-        return self.order.nopeek * distance_correlation(head.leaves[0], torch.cat(seen, 1)) if seen else None
 
     def _repeat(self) -> None:
         """In a resumed work: the passes of the step that is under way."""

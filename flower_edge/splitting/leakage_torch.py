@@ -17,11 +17,12 @@ import torch
 
 from .leakage import gauge
 from .recording_torch import left_as_found
+from .tensors_torch import Pass
 
 if TYPE_CHECKING:
     from .cutting_torch import CutModel
 
-__all__ = ["distance_correlation", "measure"]
+__all__ = ["distance_correlation", "measure", "nopeek"]
 
 
 def distance_correlation(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -41,6 +42,19 @@ def distance_correlation(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     # Each root by itself: a product of both squares can vanish in float32 where neither does.
     squared = (a * b).mean() / (own.sqrt() * other.sqrt())
     return squared.sqrt() if float(squared.detach()) > 0 else z.sum() * 0.0
+
+
+def nopeek(weight: float, through: Pass) -> torch.Tensor | None:
+    """NoPeek's part of the loss of whoever has the samples; None where it is off, or nothing trained is to be seen.
+
+    Args:
+        weight: `WorkOrder.nopeek`.
+        through: the samples on their way through this machine's units.
+    """
+    if not weight:
+        return None
+    seen = [output.flatten(1) for output, wanted in zip(through.outputs, through.differentiable, strict=True) if wanted]
+    return weight * distance_correlation(through.leaves[0], torch.cat(seen, 1)) if seen else None
 
 
 def measure(cut_model: CutModel, x: npt.NDArray[Any] | torch.Tensor, *, corrected: bool = True) -> dict[int, float]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .frame import Tensors
 
-__all__ = ["Pass", "enter", "leave"]
+__all__ = ["Pass", "enter", "leave", "row_major"]
 
 
 def enter(
@@ -37,6 +37,21 @@ def enter(
             leaf = leaf.to(dtype)
         leaves.append(leaf.to(device).requires_grad_(wanted and leaf.is_floating_point()))
     return tuple(leaves)
+
+
+def row_major(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, copied unless its strides are those of a new one.
+
+    A dimension of 1 may have any stride and still count as contiguous. torch takes some of those for channels last and
+    convolves in another order, which is another last bit. What comes out of a frame is always in this order.
+    """
+    stride, wanted = 1, []
+    for size in reversed(tensor.shape):
+        wanted.append(stride)
+        stride *= max(size, 1)
+    if tensor.stride() == tuple(reversed(wanted)):
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def leave(tensors: Sequence[torch.Tensor]) -> Tensors:

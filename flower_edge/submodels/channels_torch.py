@@ -20,6 +20,7 @@ from ..splitting.tracing_torch import Traced, attributes_kept, one_input, traced
 from ..updates.manifest import Spec
 from .choices import prefix
 from .coupling import Axes, Coupling
+from .depth_torch import DepthModel
 from .groups import Axis, WidthGroups, index_of
 from .layers_torch import Call, after_layer
 from .narrow_torch import narrow
@@ -52,6 +53,8 @@ def width_groups(
     >>> width_groups(model, torch.zeros(2, 1, 28, 28)).sizes
     {'conv1': 6, 'conv2': 16, 'linear1': 120, 'linear2': 84}
     """
+    if isinstance(model, DepthModel):
+        model = model.every_exit()  # the channels that classifiers read follow those of their place
     with attributes_kept(model):
         steps = traced(one_input(model), blocks)
         try:

@@ -29,6 +29,7 @@ class SubmodelOrder:
         round: by which a window rolls.
         scaler: whether layers with fewer outputs divide them by `rate` while training.
         static_norm: whether BatchNorm leaves its running statistics as they are while training.
+        depth: of the model's exits so many, from 1 on; 0 is all of the model.
     """
 
     rate: float
@@ -36,12 +37,13 @@ class SubmodelOrder:
     round: int = 1
     scaler: bool = False
     static_norm: bool = False
+    depth: int = 0
 
     def to_values(self) -> dict[str, Any]:
         """For a ConfigRecord.
 
         >>> SubmodelOrder.from_values(SubmodelOrder(0.5, "fjord").to_values())
-        SubmodelOrder(rate=0.5, how='fjord', round=1, scaler=False, static_norm=False)
+        SubmodelOrder(rate=0.5, how='fjord', round=1, scaler=False, static_norm=False, depth=0)
         """
         return {
             "rate": self.rate,
@@ -49,6 +51,7 @@ class SubmodelOrder:
             "round": self.round,
             "scaler": self.scaler,
             "static-norm": self.static_norm,
+            "depth": self.depth,
         }
 
     @classmethod
@@ -56,14 +59,16 @@ class SubmodelOrder:
         """Inverse of `to_values`.
 
         Raises:
-            WireError: a value is missing or is not what it should be.
+            WireError: a value is missing, as where the other end has an older version, or is not what it should be.
         """
-        wanted = {"rate": float, "how": str, "round": int, "scaler": bool, "static-norm": bool}
+        wanted = {"rate": float, "how": str, "round": int, "scaler": bool, "static-norm": bool, "depth": int}
         for name, kind in wanted.items():
             if type(values.get(name)) is not kind:
                 raise WireError(
-                    f"record {SUBMODEL_RECORD!r}: {name} = {values.get(name)!r}, expected a {kind.__name__}"
+                    f"record {SUBMODEL_RECORD!r}: {name} = {values.get(name)!r}, expected a {kind.__name__}; "
+                    "install the same version of flower-edge at both ends"
                 )
-        if not 0.0 < values["rate"] <= 1.0 or values["how"] not in HOW:
-            raise WireError(f"record {SUBMODEL_RECORD!r}: rate {values['rate']!r}, how {values['how']!r}: none we know")
-        return cls(values["rate"], values["how"], values["round"], values["scaler"], values["static-norm"])
+        rate, how, depth = values["rate"], values["how"], values["depth"]
+        if not 0.0 < rate <= 1.0 or how not in HOW or depth < 0:
+            raise WireError(f"record {SUBMODEL_RECORD!r}: rate {rate!r}, how {how!r}, depth {depth!r}: none we know")
+        return cls(rate, how, values["round"], values["scaler"], values["static-norm"], depth)

@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from ..splitting.recording_torch import left_as_found
-from .choices import prefix
-from .groups import WidthGroups, bytes_of, index_of, manifest_of, values_of
-from .narrow_torch import narrow
+from .catalogue import Variant, name_of
+from .catalogue_torch import variant_of
+from .groups import WidthGroups
+from .sizes import Size
 
 __all__ = ["Variant", "width_variants"]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One width of a model.
-
-    Attributes:
-        rate: share of the channels of each group.
-        parameters: how many numbers are trained.
-        state_bytes: of parameters and buffers: what travels each way.
-        forward_flops: per sample, of matrix products and convolutions, as torch counts them.
-        train_flops: forward and backward together.
-    """
-
-    rate: float
-    parameters: int
-    state_bytes: int
-    forward_flops: float
-    train_flops: float
 
 
 def width_variants(
     model: nn.Module, groups: WidthGroups, rates: Sequence[float], example: torch.Tensor
 ) -> tuple[Variant, ...]:
-    """The model at each rate, in the order of the rates.
+    """The model at each rate, in the order of the rates; `catalogue` makes a list of names and sizes of it.
 
     Args:
         model: the whole one; it is not changed.
@@ -57,20 +36,5 @@ def width_variants(
     >>> [(v.rate, v.parameters, v.forward_flops) for v in width_variants(model, width_groups(model, x), [1.0, 0.5], x)]
     [(1.0, 58, 96.0), (0.5, 30, 48.0)]
     """
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    out = []
-    for rate in rates:
-        channels = prefix(groups, rate)
-        manifest = manifest_of(groups, channels)
-        small = narrow(model, index_of(groups, channels))
-        with left_as_found(small):
-            small.train()
-            with FlopCounterMode(display=False) as counter:
-                given = small(example)
-                forward = counter.get_total_flops()
-                if given.requires_grad:
-                    given.sum().backward()
-        both = counter.get_total_flops()
-        count = len(example)
-        out.append(Variant(rate, values_of(manifest, trained), bytes_of(manifest), forward / count, both / count))
-    return tuple(out)
+    sizes = [Size(rate) for rate in rates]
+    return tuple(variant_of(model, groups, size, example, name_of(size)) for size in sizes)

@@ -28,7 +28,7 @@ from flwr.serverapp import Grid
 from flower_edge.errors import ConfigError, ModelMismatch, WireError
 from flower_edge.events import Event
 from flower_edge.rounds import Round
-from flower_edge.runtime.steps.messages import LATE_RECORD
+from flower_edge.runtime.steps.messages import LATE_RECORD, renewed_of
 from flower_edge.wire import (
     cast_like,
     check_model,
@@ -58,7 +58,8 @@ class CoveredState:
         number: the present `server-round`; where the strategy tells none, the rounds are counted.
         place: cloud and edge round of the last training exchange.
         bases: the model of the present round, and of those rounds from which an update is still to come.
-        taken: nodes whose update of a round has been merged.
+        taken: nodes whose update of a round has been merged, each with the renewal whose part it is: 0 for what the
+            strategy sent first, see `Renew`.
         counts: late updates merged, late ones dropped, duplicates dropped.
         events: not fetched yet.
     """
@@ -68,7 +69,7 @@ class CoveredState:
     number: int = 0
     place: tuple[int, int] = (0, 0)
     bases: Mapping[int, ArrayRecord] = field(default_factory=dict)
-    taken: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    taken: Mapping[int, frozenset[tuple[int, int]]] = field(default_factory=dict)
     counts: tuple[int, int, int] = (0, 0, 0)
     events: tuple[Event, ...] = ()
 
@@ -194,7 +195,7 @@ class Covered(Layer[CoveredState]):
         base = told if type(told) is int else -1
         if record is not None:
             self.coverage.work.returned(self.coverage.index_of(node), round.cell, base)
-        if base and node in state.taken.get(base, frozenset()):
+        if base and _part_of(reply) in state.taken.get(base, frozenset()):
             text = f"a second update of terminal {self._key(node)} from round {base} is dropped"
             return None, _noted(state, 2, self._event("dropped-duplicate", text, node, round, base))
         if record is None:
@@ -245,7 +246,7 @@ class Covered(Layer[CoveredState]):
         node = reply.metadata.src_node_id
         with suppress(WireError):  # a strategy that weighs by something else; a handover then tells no examples
             self.coverage.work.credited(self.coverage.index_of(node), round.cell, round.cloud, weight_of(reply))
-        return replace(state, taken={**state.taken, base: state.taken.get(base, frozenset()) | {node}})
+        return replace(state, taken={**state.taken, base: state.taken.get(base, frozenset()) | {_part_of(reply)}})
 
     def _key(self, node: int) -> str:
         return self.coverage.key(node)
@@ -276,7 +277,11 @@ class Covered(Layer[CoveredState]):
             "bases": [
                 [b, records_to_tree(RecordDict({"arrays": arrays}))] for b, arrays in state.bases.items() if b in owed
             ],
-            "taken": [[b, sorted(nodes)] for b, nodes in state.taken.items()],
+            # A number alone is a node that was not renewed, as in older checkpoints.
+            "taken": [
+                [b, [[node, index] if index else node for node, index in sorted(parts)]]
+                for b, parts in state.taken.items()
+            ],
             "counts": list(state.counts),
             "events": [event.to_json() for event in state.events],
             "coverage": self.coverage.state_dict() if state.flat else None,
@@ -293,13 +298,21 @@ class Covered(Layer[CoveredState]):
             number=saved["number"],
             place=(saved["place"][0], saved["place"][1]),
             bases={b: records_from_tree(tree).array_records["arrays"] for b, tree in saved["bases"]},
-            taken={b: frozenset(nodes) for b, nodes in saved["taken"]},
+            taken={
+                b: frozenset((part, 0) if isinstance(part, int) else (part[0], part[1]) for part in parts)
+                for b, parts in saved["taken"]
+            },
             counts=(merged, dropped, twice),
             events=tuple(Event.from_json(text) for text in saved["events"]),
         )
 
     def __repr__(self) -> str:
         return f"Covered(late={self.late!r}, max_staleness={self.max_staleness})"
+
+
+def _part_of(reply: Message) -> tuple[int, int]:
+    renewed = renewed_of(reply)
+    return reply.metadata.src_node_id, 0 if renewed is None else renewed.index
 
 
 def _same_model(messages: list[Message]) -> ArrayRecord | None:

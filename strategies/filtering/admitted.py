@@ -46,7 +46,7 @@ from ..splitting.split import Split
 from .admitted_state import AdmittedState
 from .alike import unlike_the_others
 from .assignments import Given, Lookup, kind_of, remembered
-from .manifests import ManifestOf, manifest_like
+from .manifests import ManifestOf, manifest_like, manifest_now
 from .most_examples import MostExamples, check_most_examples, most_of
 from .prints import Printer, is_replay, with_prints
 from .refused_event import refused_event
@@ -222,7 +222,7 @@ class Admitted(Layer[AdmittedState]):
         for i, reply in enumerate(replies):
             if reply.has_error() or kind_of(reply) not in ("train", "evaluate"):
                 continue
-            found, keys[i] = self._answered(state, lookup, reply)
+            found, keys[i] = self._answered(state, round, lookup, reply)
             if isinstance(found, Refusal):
                 refused[i] = found
             elif found.assignment is not None:
@@ -244,7 +244,9 @@ class Admitted(Layer[AdmittedState]):
             state = self._told(state, round, keys[i], refusal)
         return out, state
 
-    def _answered(self, state: AdmittedState, lookup: Lookup, reply: Message) -> tuple[Given | Refusal, str]:
+    def _answered(
+        self, state: AdmittedState, round: Round, lookup: Lookup, reply: Message
+    ) -> tuple[Given | Refusal, str]:
         source = reply.metadata.src_node_id
         found = lookup.find(reply)
         if found.place is None:
@@ -257,8 +259,12 @@ class Admitted(Layer[AdmittedState]):
         if found.code:
             return Refusal(found.code, f"node {key} has answered this assignment already; the first reply counts"), key
         lookup.answered(found, reply)
-        if assignment is None or own:
+        if assignment is None:
             return given, key
+        now = manifest_now(self.manifest, round, assignment.node, reply, assignment.manifest)
+        assignment = replace(assignment, manifest=now)
+        if own:
+            return replace(given, assignment=assignment), key
         # A substitute, or a task of before: its own limits, and the arrays of the assignment.
         known = assignment.stamp if found.exact else None
         taken_over = replace(assignment, node=key, most_examples=most_of(self.most_examples, key), stamp=known)

@@ -1,7 +1,7 @@
 """What a gate has given its nodes to do, and which of it a reply answers. Values and look-ups; nothing here refuses.
 
 A reply names the message it answers. Where a Grid does not tell a message's id, the sender's newest open assignment of
-that kind is meant.
+that kind is meant. A node whose model was changed within the round answers once for each part of its work.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from flwr.app import Message
 
 from flower_edge.admission.assignment import Assignment
+from flower_edge.runtime.steps.messages import renewed_of
 
 __all__ = ["Found", "Given", "Lookup", "kind_of", "remembered"]
 
@@ -31,14 +32,15 @@ class Given:
         kind: `train` or `evaluate`.
         assignment: what the gate compares a reply with; `None` where the message had no model to compare with.
         base: print of the model that was sent; empty where there is none.
-        answered: ids of the nodes whose replies have come: its own, and substitutes.
+        answered: ids of the nodes whose replies have come, its own and substitutes, each with the step at which that
+            part of the work began.
     """
 
     metadata: Any
     kind: str
     assignment: Assignment | None
     base: str = ""
-    answered: frozenset[int] = frozenset()
+    answered: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def node_id(self) -> int:
@@ -105,10 +107,10 @@ class Lookup:
 
     def find(self, reply: Message) -> Found:
         """What a reply answers, and the code of what is wrong about that, if anything."""
-        source, kind = reply.metadata.src_node_id, kind_of(reply)
+        source, kind, part = reply.metadata.src_node_id, kind_of(reply), self._part(reply)
         place = self._by_id.get(reply.metadata.reply_to_message_id)
         if place is not None:
-            if source in self.given[place].answered:
+            if part in self.given[place].answered:
                 return Found(place, "duplicate")
             if source == self.given[place].node_id or self._substitutes:
                 return Found(place)
@@ -117,7 +119,7 @@ class Lookup:
         if reply.metadata.reply_to_message_id:
             # Where ids are told, it answers something else than these.
             own = [place for place in own if not self.given[place].metadata.message_id]
-        if waiting := [place for place in own if source not in self.given[place].answered]:
+        if waiting := [place for place in own if part not in self.given[place].answered]:
             return Found(waiting[-1])
         if not self._substitutes:
             return Found(own[-1], "duplicate") if own else Found(None, "unasked")
@@ -128,11 +130,16 @@ class Lookup:
     def answered(self, found: Found, reply: Message) -> None:
         """This reply to that assignment has come."""
         assert found.place is not None
-        one, source = self.given[found.place], reply.metadata.src_node_id
+        one, part = self.given[found.place], self._part(reply)
         if found.exact:
-            self.given[found.place] = replace(one, answered=one.answered | {source})
+            self.given[found.place] = replace(one, answered=one.answered | {part})
             return
         answers = reply.metadata.reply_to_message_id
-        recalled = Given(Recalled(answers, source), one.kind, one.assignment, answered=frozenset({source}))
+        recalled = Given(Recalled(answers, part[0]), one.kind, one.assignment, answered=frozenset({part}))
         self._by_id[answers] = len(self.given)
         self.given.append(recalled)
+
+    def _part(self, reply: Message) -> tuple[int, int]:
+        # Only a `SteppedGrid` writes where a part began, over whatever the node has put there.
+        renewed = renewed_of(reply) if self._substitutes else None
+        return reply.metadata.src_node_id, 0 if renewed is None else renewed.first_step

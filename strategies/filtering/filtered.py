@@ -50,7 +50,7 @@ from ..node_rows import key_of
 from ..splitting.split import Split
 from .criteria import Known, row_of, told_rows
 from .filtered_state import FilteredState
-from .manifests import ManifestOf
+from .manifests import ManifestOf, manifest_now
 from .refused_event import refused_event
 from .reply_updates import read_update, shortened
 from .sent import Sent, exchange_of, waited_for
@@ -228,7 +228,11 @@ class Filtered(Layer[FilteredState]):
                     said.append((key, found.group(1)))
                 continue
             # A substitute answers for another node.
-            read = self._first_look(state, round, reply, key, None if sent is None else replace(sent, key=key))
+            asked = sent
+            if sent is not None:
+                now = manifest_now(self.manifest, round, sent.key, reply, sent.manifest)
+                asked = replace(sent, key=key, manifest=now)
+            read = self._first_look(state, round, reply, key, asked)
             if isinstance(read, Refusal):
                 refusals[i] = read
             else:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Message
 
 from flower_edge.rounds import Round
+from flower_edge.runtime.steps.messages import renewed_of
 from flower_edge.updates.manifest import Manifest, Spec, whole_manifest
 
-__all__ = ["ManifestOf", "manifest_like"]
+__all__ = ["ManifestOf", "manifest_like", "manifest_now"]
 
 #: What a node with this key is to send back, given what it is sent in this round.
 ManifestOf = Callable[[Round, str, ArrayRecord], Manifest]
@@ -30,3 +32,19 @@ def manifest_like(spec: Spec, first: Spec | None) -> Manifest:
     """
     same = first is not None and {n: s for n, (s, _) in first.items()} == {n: s for n, (s, _) in spec.items()}
     return whole_manifest(spec, first if same else None)
+
+
+def manifest_now(manifest_of: ManifestOf | None, round: Round, key: str, reply: Message, given: Manifest) -> Manifest:
+    """What this reply has to be: what its node was given, or for work it began in mid-round what it was given then.
+
+    Args:
+        manifest_of: what the user gave; it is shown the reply, and says which part of the node's work has such arrays.
+        round: of the exchange.
+        key: of the node that was sent the message.
+        reply: to it.
+        given: what the node was given with the message.
+    """
+    if manifest_of is None or renewed_of(reply) is None:
+        return given
+    records = list(reply.content.array_records.values())
+    return replace(manifest_of(round, key, records[0]), most_steps=given.most_steps) if len(records) == 1 else given

@@ -175,11 +175,14 @@ class CellTier:
         """Nothing: edges in this process always answer."""
 
     def end(self) -> None:
-        """The run is over: edges that are still at work are stopped."""
+        """The run is over: edges that are still at work are stopped, and what their strategies hold open is closed."""
         under_way, self._under_way = self._under_way, []
         for lane, grid, _ in under_way:
             if lane is not None and (clock := find(grid, VirtualClock)) is not None:
                 clock.cancel([lane])
+        for edge, _ in self._edges.values():
+            if callable(close := getattr(edge.strategy, "close", None)):
+                close()
 
     def _handle(self, grid: Grid, message: Message) -> Message:
         order = message.content.config_records[EDGE_RECORD]

@@ -1,4 +1,7 @@
-"""Who is given how wide a model: a rate, a mapping, a property, or a function of your own. Nothing here slices."""
+"""Who is given how large a model: a size, a mapping, a property, or a function of your own. Nothing here slices.
+
+A number is a rate: the share of channels, at all the depth there is. A `Size` is a rate and a depth.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flower_edge.errors import ConfigError
-from flower_edge.submodels.choices import check_rate
+from flower_edge.submodels.sizes import Size
 
-__all__ = ["Assign", "rate_by_property", "rate_of"]
+__all__ = ["Assign", "rate_by_property", "size_of"]
 
-#: The rate of a node in a round: one for all, one by key, or a function of the round's number, the node's key, and what
+#: The size of a node in a round: one for all, one by key, or a function of the round's number, the node's key, and what
 #: is known of the node by name (its properties; its node config in a `LocalGrid`).
-Assign = float | Mapping[str, float] | Callable[[int, str, Mapping[str, Any]], float]
+Assign = float | Size | Mapping[str, float | Size] | Callable[[int, str, Mapping[str, Any]], float | Size]
 
 
 def rate_by_property(
-    name: str, rates: Mapping[Any, float], default: float | None = None
-) -> Callable[[int, str, Mapping[str, Any]], float]:
-    """A rate by what a node tells of itself.
+    name: str, rates: Mapping[Any, float | Size], default: float | Size | None = None
+) -> Callable[[int, str, Mapping[str, Any]], float | Size]:
+    """A rate, or a size, by what a node tells of itself.
 
     Args:
         name: of the property, such as `device-class`.
@@ -32,11 +35,14 @@ def rate_by_property(
     >>> assign(1, "7", {"device-class": "phone"}), assign(1, "8", {})
     (0.25, 0.5)
     """
-    known = {value: check_rate(rate, f"rates[{value!r}]") for value, rate in rates.items()}
-    fallback = None if default is None else check_rate(default, "default")
+    for value, rate in rates.items():
+        Size.of(rate, f"rates[{value!r}]")
+    if default is not None:
+        Size.of(default, "default")
+    known = dict(rates)
 
-    def assign(round: int, key: str, row: Mapping[str, Any]) -> float:
-        rate = known.get(row.get(name), fallback)
+    def assign(round: int, key: str, row: Mapping[str, Any]) -> float | Size:
+        rate: float | Size | None = known.get(row.get(name), default)
         if rate is None:
             raise ConfigError(
                 f"node {key} tells {name} = {row.get(name)!r}, and there are rates for {list(known)}; "
@@ -47,19 +53,19 @@ def rate_by_property(
     return assign
 
 
-def rate_of(assign: Assign, round: int, key: str, row: Mapping[str, Any]) -> float:
-    """The rate of one node.
+def size_of(assign: Assign, round: int, key: str, row: Mapping[str, Any]) -> Size:
+    """The size of one node.
 
     Raises:
         ConfigError: it is none, or a mapping does not name the node.
 
-    >>> rate_of({"0": 0.5}, 1, "0", {})
-    0.5
+    >>> size_of({"0": 0.5}, 1, "0", {})
+    Size(rate=0.5, depth=0)
     """
     if isinstance(assign, Mapping):
         if key not in assign:
             raise ConfigError(f"assign has no rate for node {key}; it has {list(assign)[:8]}")
-        return check_rate(assign[key], f"assign[{key!r}]")
+        return Size.of(assign[key], f"assign[{key!r}]")
     if callable(assign):
-        return check_rate(assign(round, key, row), f"assign({round}, {key!r}, …)")
-    return check_rate(assign, "assign")
+        return Size.of(assign(round, key, row), f"assign({round}, {key!r}, …)")
+    return Size.of(assign, "assign")

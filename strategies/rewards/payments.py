@@ -6,6 +6,7 @@ looks at a model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -123,13 +124,23 @@ def _of_this_cell(standing: Settlement, round: Round, book: RewardBook) -> Settl
 def weights_of(replies: Sequence[Pending], terms: Terms) -> list[float]:
     """What each reply weighs in the mean that is measured: the examples it is enrolled with.
 
-    Where somebody's are not known all weigh the same. What a node tells is not in it.
+    Where somebody's are not known all weigh the same. What a node tells is in it only where its work of one round came
+    in parts: they share its weight by their examples.
     """
     known = [enrolment_of(terms.enrolled, reply.key) for reply in replies]
     examples = [None if one is None else one.most_examples for one in known]
-    if any(count is None for count in examples) or not any(examples):
-        return [1.0] * len(replies)
-    return [float(count or 0) for count in examples]
+    same = any(count is None for count in examples) or not any(examples)
+    parts: dict[tuple[str, int], list[float]] = {}
+    for reply in replies:
+        parts.setdefault((reply.key, reply.given.number), []).append(max(reply.told_examples or 0.0, 0.0))
+    weights: list[float] = []
+    for reply, count in zip(replies, examples, strict=True):
+        told, whole = parts[reply.key, reply.given.number], 1.0 if same else float(count or 0)
+        if len(told) > 1:
+            total = sum(told)
+            whole *= max(reply.told_examples or 0.0, 0.0) / total if 0.0 < total < math.inf else 1 / len(told)
+        weights.append(whole)
+    return weights
 
 
 def settlement_of(
@@ -181,6 +192,7 @@ def _scores(
     """Each node's weight in the shares, and what it is made of; of a node with several replies the sum."""
     durations_s = {reply.key: reply.measured_s for reply in replies if reply.measured_s is not None}
     values = (0.0,) * len(replies) if worth.found is None else worth.found.values
+    moved = {reply.key for reply in replies if reply.moved}
     scores: dict[str, float] = {}
     details: dict[str, dict[str, Any]] = {}
     for reply, contribution in zip(replies, values, strict=True):
@@ -198,9 +210,9 @@ def _scores(
             "size": found.size,
             "recency": found.recency,
             "frequency": found.frequency,
-            "examples": found.credited.examples,
+            "examples": details.get(reply.key, {}).get("examples", 0) + found.credited.examples,
             "age_s": found.credited.age_s,
-            **({} if reply.moved else {"unchanged": True}),
+            **({} if reply.key in moved else {"unchanged": True}),
         }
     return scores, details
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ __all__ = [
     "began_with",
     "credits_told",
     "given_in",
+    "moved_since",
     "pending_of",
 ]
 
@@ -155,12 +157,27 @@ def began_with(given: Given) -> dict[str, npt.NDArray[Any]]:
     return began
 
 
+def moved_since(pending: Pending, before: ArrayRecord, number: int) -> Pending:
+    """The reply, compared with the whole model before the merge where it is not known what else it began with."""
+    given = pending.given
+    if given.number != number or pending.difference or len(given.sent):
+        return pending
+    same = True
+    for name, part in given.manifest.arrays.items():
+        whole = _view(before[name])
+        began = whole if part.index is None else whole[brackets(part.whole, part.index)]
+        same = same and np.array_equal(pending.arrays[name], began)
+    return replace(pending, moved=not same)
+
+
 def _moved(record: ArrayRecord, arrays: Mapping[str, npt.NDArray[Any]], given: Given, *, difference: bool) -> bool:
     if difference:
         return any(bool(np.any(array)) for array in arrays.values())
     # Equal bytes are seen at once, and so, nearly always, is a difference.
     if all(name in given.sent and array.data == given.sent[name].data for name, array in record.items()):
         return False
+    if not len(given.sent):
+        return True  # `moved_since` looks
     began = began_with(given)
     return not all(np.array_equal(array, began[name]) for name, array in arrays.items())
 

@@ -38,16 +38,17 @@ from flower_edge.runtime.edge_messages import EDGE_RECORD
 from flower_edge.runtime.error_codes import REFUSED
 from flower_edge.runtime.generators import derive_seed
 from flower_edge.runtime.steps.grid import SteppedGrid
+from flower_edge.runtime.steps.messages import renewed_of
 from flower_edge.runtime.strategy_state import innermost
 from flower_edge.runtime.wrapped_grid import find
 from flower_edge.store.reward_rows import text
 
-from ..filtering.manifests import ManifestOf
+from ..filtering.manifests import ManifestOf, manifest_now
 from ..layers import Layer, Stage
 from ..node_rows import key_of
 from .contributions import Absent, Method, Score, Worth, worth_of
 from .payments import Books, Terms, booked, settled, settlement_of, standing_in, weights_of
-from .replies import arrays_in, base_round_of, given_in, pending_of
+from .replies import arrays_in, base_round_of, given_in, moved_since, pending_of
 from .state import Given, Pending, RewardedState
 
 if TYPE_CHECKING:
@@ -91,8 +92,9 @@ class Rewarded(Layer[RewardedState]):
     one it is carried over. A round that merges nothing carries its pot over, too. A reply that is the model the node
     was given, unchanged, earns nothing whatever its contribution.
 
-    In the mean that is measured a reply weighs the examples it is enrolled with, and all weigh the same where
-    somebody is not enrolled: else a told number would raise a reward by itself.
+    In the mean that is measured a node weighs the examples it is enrolled with, and all weigh the same where
+    somebody is not enrolled: else a told number would raise a reward by itself. Where a node's model was changed within
+    the round (`Renew`), its parts share that weight and each is measured where it lies; it is paid their sum.
 
     What a `VersionGate` refuses after the merge has been paid: the replies were good enough to be merged.
 
@@ -204,10 +206,10 @@ class Rewarded(Layer[RewardedState]):
         if round.kind != "train":
             return replies, state
         for reply in replies:
-            state = self._kept(state, reply)
+            state = self._kept(state, round, reply)
         return replies, state
 
-    def _kept(self, state: RewardedState, reply: Message) -> RewardedState:
+    def _kept(self, state: RewardedState, round: Round, reply: Message) -> RewardedState:
         node, grid = reply.metadata.src_node_id, _grid(state)
         if reply.has_error():
             known = state.given.get(node, ())
@@ -215,18 +217,36 @@ class Rewarded(Layer[RewardedState]):
                 reason = str(reply.error.reason)
                 state = replace(state, refused={**state.refused, known[-1].key: reason})
             return state
-        given = _answers(state, reply)
+        if renewed_of(reply) is not None and _stepped(state) and base_round_of(reply) is None:
+            given = self._went_on_with(state, round, reply)
+        elif (given := _answers(state, reply)) is not None:
+            state = state.answered(node, given)
         if given is None:
             return state
-        state = state.answered(node, given)
         pending = pending_of(reply, given, grid, self.weighted_by)
         return state if pending is None else replace(state, pending=(*state.pending, pending))
+
+    def _went_on_with(self, state: RewardedState, round: Round, reply: Message) -> Given | None:
+        """What work was done with that was begun in mid-round; `None` where that is not known.
+
+        Where it began is known at the merge: it is the model the round began with.
+        """
+        known = state.given.get(reply.metadata.src_node_id, ())
+        first = next((given for given in known if given.number == state.number), None)
+        if first is None and self.manifest is None and state.latest is not None:
+            # A substitute, that goes on with what the node had which it replaces.
+            first = replace(state.latest, key=key_of(_grid(state), reply.metadata.src_node_id))
+        if first is None or state.centre:
+            return None
+        now = manifest_now(self.manifest, round, first.key, reply, first.manifest)
+        return replace(first, sent=ArrayRecord(), manifest=now, answered=True)
 
     def merged(
         self, state: RewardedState, round: Round, before: ArrayRecord, after: ArrayRecord
     ) -> tuple[ArrayRecord, RewardedState]:
         """Pays for the merge; the model goes on as it is."""
         replies = sorted(state.pending, key=lambda pending: (pending.key, pending.given.number))
+        replies = [moved_since(pending, before, state.number) for pending in replies]
         state = replace(state, pending=())
         if (round.cloud, round.edge) != state.round or not state.paying:
             return after, state

@@ -28,7 +28,7 @@ class Given:
     Attributes:
         number: the exchange, counted by the layer.
         server_round: as the strategy numbers it; 0 where its messages do not say.
-        sent: the arrays of the message.
+        sent: the arrays of the message; none for work that began in mid-round, with a part of the same model.
         manifest: where they lie in the whole model.
         key: who it is, as text.
         edge: whether it is an edge, which trains with its terminals.

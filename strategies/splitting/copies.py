@@ -129,15 +129,17 @@ def check_half(
     *,
     sender: str,
     absent: Collection[str] = (),
+    made_with: str = "split_client",
 ) -> tuple[Arrays, Arrays]:
     """A half that came back, in the model's dtypes, and its optimiser's state. Arrays of `absent` names do not come.
+    `made_with`: what builds an app that sends it, for errors.
 
     Raises:
         ModelMismatch: arrays of other names or shapes; state of no parameter of the half, or of another shape; values
             that are not finite, which would be everybody's after a merge.
     """
     if arrays is None:
-        raise ModelMismatch(f"{sender} says it is done and sent no half; build its app with split_client")
+        raise ModelMismatch(f"{sender} says it is done and sent no half; build its app with {made_with}")
     came = {name: one for name, one in spec.items() if name not in absent}
     check_model(arrays, came, sender=sender)
     half = arrays_of(cast_like(arrays, came))

@@ -34,7 +34,15 @@ log = getLogger("flwr.edge")
 RATES: Final = ("flops_per_s", "up_bps", "down_bps", "delay_s")
 
 
-def ask(grid: Grid, nodes: Mapping[int, int], asked: Asked, timeout_s: float | None) -> dict[int, Offered]:
+def ask(
+    grid: Grid,
+    nodes: Mapping[int, int],
+    asked: Asked,
+    timeout_s: float | None,
+    *,
+    kind: str = "query.split",
+    answer: type[Offered] = Offered,
+) -> dict[int, Offered]:
     """Ask devices; what those told that answered well, by number, in order.
 
     Args:
@@ -42,21 +50,23 @@ def ask(grid: Grid, nodes: Mapping[int, int], asked: Asked, timeout_s: float | N
         nodes: node ids by number.
         asked: the question, the same for all.
         timeout_s: the most to wait.
+        kind: of the messages; `query.pieces` asks terminals of `pieces_client` the same.
+        answer: what is read from the replies.
     """
     if not nodes:
         return {}
     numbers = {node: number for number, node in nodes.items()}
-    questions = [Message(RecordDict({SPLIT_RECORD: asked.write()}), node, "query.split") for node in nodes.values()]
+    questions = [Message(RecordDict({SPLIT_RECORD: asked.write()}), node, kind) for node in nodes.values()]
     answers: dict[int, Offered] = {}
     for reply in grid.send_and_receive(questions, timeout=timeout_s):
         number = numbers.get(reply.metadata.src_node_id)
         if number is None:
             continue
         if reply.has_error():
-            log.warning("\tdevice %d did not answer query.split: %s", number, error_reason(reply))
+            log.warning("\tdevice %d did not answer %s: %s", number, kind, error_reason(reply))
             continue
         try:
-            answers[number] = Offered.read(reply.content.config_records.get(SPLIT_RECORD), sender=f"device {number}")
+            answers[number] = answer.read(reply.content.config_records.get(SPLIT_RECORD), sender=f"device {number}")
         except ProtocolError as error:
             log.warning("\t%s", error)
     return dict(sorted(answers.items()))

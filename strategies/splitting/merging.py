@@ -33,12 +33,25 @@ class Roster(WrappedGrid):
 
 
 def prepare_merge(
-    strategy: Strategy, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid, nodes: Iterable[int]
+    strategy: Strategy,
+    server_round: int,
+    arrays: ArrayRecord,
+    config: ConfigRecord,
+    grid: Grid,
+    nodes: Iterable[int],
+    *,
+    wait: str = "give Split strategy={strategy}, or wait for more with EnrolRules(min_devices=...)",
 ) -> None:
     """Let a strategy take note of the model that a merge starts from, as it does before a round of its own.
 
     Flower's FedAdam, FedAvgM, QFedAvg and its privacy wrappers do that when they configure a round; the messages they
     make for it are not sent.
+
+    Args:
+        strategy: that merges.
+        server_round, arrays, config, grid: as of its `configure_train`.
+        nodes: whose models are merged.
+        wait: what to do where they are too few, for the error; {strategy} is filled in.
 
     Raises:
         NotEnoughNodes: the strategy wants more devices than there are.
@@ -47,9 +60,8 @@ def prepare_merge(
     need, have = minimum_nodes(strategy), len(list(roster.get_node_ids()))
     if have < need:
         raise NotEnoughNodes(
-            f"{type(innermost(strategy)).__name__} merges {need} devices or more and {have} are in the session; give "
-            f"Split strategy=FedAvg(min_train_nodes={max(1, have)}, min_available_nodes={max(1, have)}), or wait for "
-            "more with EnrolRules(min_devices=...)"
+            f"{type(innermost(strategy)).__name__} merges {need} devices or more and {have} are in the session; "
+            + wait.format(strategy=f"FedAvg(min_train_nodes={max(1, have)}, min_available_nodes={max(1, have)})")
         )
     if isinstance(core := innermost(strategy), FedAvgM):
         go_on_from(core, arrays)

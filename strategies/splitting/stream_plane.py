@@ -21,9 +21,8 @@ from flower_edge.runtime.splitting.messages import SplitOrder
 from flower_edge.runtime.splitting.service import Outcome, Patience, SplitService
 from flower_edge.splitting.architecture import build
 from flower_edge.splitting.order import ArchitectureSpec
-from flower_edge.transport.certificates import issue, make_authority
-from flower_edge.transport.credentials import Credentials, Insecure, ServerTls, split_address
-from flower_edge.transport.grpc_transport import GrpcTransport
+from flower_edge.transport.credentials import Insecure, ServerTls
+from flower_edge.transport.reachable import Reachable
 from flower_edge.transport.transport import Limits
 
 from .outcome import begun, by_number, finish, lose, report_of
@@ -79,20 +78,17 @@ class StreamPlane:
         edges: Edge | Mapping[int, Edge] | None = None,
         models: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
-        outer = host if address is None else address
-        if outer in ("0.0.0.0", "::", ""):
-            raise ConfigError(
-                f"devices cannot dial {outer!r}; give the name they know this host by: address='cloud.example'"
-            )
-        if (authority is None) == isinstance(credentials, ServerTls):
-            raise ConfigError(
-                "credentials= and authority= belong together: ServerTls(certificate, key) and the PEM of who vouches "
-                "for it; leave both out for ones of its own making"
-            )
-        self._host, self._port = host, port
-        self._outer_host, self._outer_port = _split(outer)
-        self._credentials, self._authority = credentials, authority
-        self._pace, self._patience, self._limits, self._days = pace, patience or Patience(), limits, days
+        self._reachable = Reachable(
+            "flower-edge split",
+            host,
+            port,
+            address=address,
+            credentials=credentials,
+            authority=authority,
+            limits=limits,
+            days=days,
+        )
+        self._pace, self._patience = pace, patience or Patience()
         self.edges, self._models = edges or {}, models
         self._built: tuple[str, CutModel] | None = None
         self._service: SplitService | None = None
@@ -102,14 +98,8 @@ class StreamPlane:
         """Listen. Safe to call twice."""
         if self._service is not None:
             return
-        credentials: Credentials | None = self._credentials
-        self._trusted = self._authority or b""
-        if credentials is None:
-            own = make_authority("flower-edge split", days=self._days)
-            pair = issue(own, [self._outer_host], days=self._days)
-            credentials, self._trusted = ServerTls(pair.certificate_pem, pair.key_pem), own.certificate_pem
-        transport = GrpcTransport(credentials, self._limits) if self._limits else GrpcTransport(credentials)
-        service = SplitService(transport, self._host, self._port, patience=self._patience)
+        transport, self._trusted = self._reachable.transport()
+        service = SplitService(transport, self._reachable.host, self._reachable.port, patience=self._patience)
         service.open()
         self._service = service
 
@@ -128,8 +118,7 @@ class StreamPlane:
         """
         if self._service is None:
             raise ProtocolError("the plane is not open; Split opens it at the start of a run, or call open()")
-        host = f"[{self._outer_host}]" if ":" in self._outer_host else self._outer_host
-        return f"{host}:{self._outer_port or self._service.port}"
+        return self._reachable.address(self._service.port)
 
     def round(self, tasks: Mapping[int, Task], message: MakeMessage, shared: bool) -> Exchanges:
         """As `Plane.round`: one exchange. With `shared`, devices must be able to run at the same time.
@@ -223,14 +212,3 @@ def _done(tasks: Mapping[int, Task], replies: Sequence[Message]) -> set[int]:
                 report_of(task, by_node[task.node])
                 done.add(number)
     return done
-
-
-def _split(address: str) -> tuple[str, int | None]:
-    """Host and port; no port is None.
-
-    >>> _split("cloud.example:9000"), _split("10.0.0.1"), _split("::1")
-    (('cloud.example', 9000), ('10.0.0.1', None), ('::1', None))
-    """
-    if address.count(":") == 1 or address.startswith("["):
-        return split_address(address)
-    return address, None

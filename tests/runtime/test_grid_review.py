@@ -451,8 +451,9 @@ def test_the_innermost_grids_can_be_left_out_of_a_checkpoint() -> None:
 # -- numbers on the wire ---------------------------------------------------------------------------------------------
 
 
-def test_our_error_codes_are_flowers_and_the_one_of_our_own_is_none_of_them() -> None:
-    ours = [getattr(error_codes, name) for name in sorted(error_codes.__all__) if name != "REFUSED"]
+def test_our_error_codes_are_flowers_and_the_two_of_our_own_are_none_of_them() -> None:
+    own = {"REFUSED", "DECLINED"}
+    ours = [getattr(error_codes, name) for name in sorted(error_codes.__all__) if name not in own]
     assert ours == [
         ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
         ErrorCode.MESSAGE_UNAVAILABLE,
@@ -460,7 +461,7 @@ def test_our_error_codes_are_flowers_and_the_one_of_our_own_is_none_of_them() ->
         ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
     ]
     flowers = [value for value in vars(ErrorCode).values() if isinstance(value, int)]
-    assert 10 * max(flowers) < error_codes.REFUSED
+    assert 10 * max(flowers) < error_codes.REFUSED < error_codes.DECLINED
 
 
 def test_a_node_that_drops_out_while_it_is_asked_is_not_listed_any_more() -> None:

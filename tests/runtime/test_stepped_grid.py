@@ -55,6 +55,20 @@ def test_fedavg_on_slices_is_fedavg_bit_for_bit(pool: Literal["sequential", "thr
     assert len(grid.events) == 3 * 4 * 2
 
 
+@pytest.mark.parametrize("kind", ["train.split", "train.piece"])
+def test_an_exchange_of_split_learning_or_of_pieces_is_not_cut_whatever_the_train_config_says(kind: str) -> None:
+    def never(progress: Progress) -> Continue:
+        raise AssertionError("a decision was asked for")
+
+    def messages() -> list[Message]:
+        return [Message(order_to(1000).content, 1000, kind)]
+
+    (reply,), grid, counting = asked(never, messages=messages)
+    assert reply.has_error(), "the learner knows no such message, and was asked once"
+    assert not counting.sent
+    assert not grid.events
+
+
 def test_only_the_first_slice_brings_arrays_and_only_the_last_returns_them() -> None:
     _, _, counting = asked()
     assert counting.steps(1000) == [(0, 4), (4, 8), (8, 10)]

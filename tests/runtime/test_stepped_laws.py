@@ -8,7 +8,7 @@ from functools import cache
 from flwr.app import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stepped_learner import alone, learner, model_of, order_to
+from stepped_learner import START, alone, learner, model_of, order_to
 
 from flower_edge.rounds import Round
 from flower_edge.runtime.abilities import cutting_off
@@ -16,10 +16,11 @@ from flower_edge.runtime.clock.devices import Device, Link
 from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.steps.decisions import Change, Continue, Decision, Detach, Drop, Progress, Replace, Stop
+from flower_edge.runtime.steps.decisions import Change, Continue, Decision, Detach, Drop, Progress, Renew, Replace, Stop
 from flower_edge.runtime.steps.grid import SteppedGrid
-from flower_edge.runtime.steps.messages import LATE_RECORD
+from flower_edge.runtime.steps.messages import LATE_RECORD, renewed_of
 from flower_edge.runtime.wrapped_grid import announce
+from flower_edge.wire import record_of
 
 CELLS = {"a": (1000, 1001), "b": (1002, 1003)}
 STEPS, ROUNDS, NODES = 7, 3, 5  # node 1004 is in no cell
@@ -28,6 +29,7 @@ decisions = st.one_of(
     st.builds(Continue, st.lists(node_ids, max_size=2).map(tuple)),
     st.sampled_from([Stop(), Drop(), Detach(), Detach(steps=0), Detach(steps=1), Change({"local-steps": 5})]),
     st.builds(Replace, node_ids, st.booleans()),
+    st.builds(Renew, st.just({"arrays": record_of(START)}), st.just("for a law")),
 )
 faults = st.lists(st.builds(Fault, st.integers(0, NODES - 1), st.just("raise"), st.integers(1, 6)), max_size=3)
 speeds = st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=NODES, max_size=NODES)
@@ -79,15 +81,21 @@ def test_every_task_ends_and_every_reply_is_whole_of_its_own_round_and_given_onc
         assert sum(not reply.has_error() for reply in replies) >= NODES - left
         assert not [event for event in grid.lost_work() if "under way" in event.outcome]
 
-    places = Counter((r.metadata.reply_to_message_id, r.metadata.src_node_id) for _, _, r in given_out)
     usable = [(cell, number, reply) for cell, number, reply in given_out if not reply.has_error()]
+    if not any(isinstance(decision, Renew) for decision in script):
+        counted = [reply for _, _, reply in given_out]
+    else:
+        counted = [reply for _, _, reply in usable]  # one part may fail where another has not
+    places = Counter((r.metadata.reply_to_message_id, r.metadata.src_node_id, renewed_of(r)) for r in counted)
     for cell, number, reply in usable:
         late = reply.content.config_records.get(LATE_RECORD)
         begun = number if late is None else late["base-round"]
         assert late is None or (late["cell"] == cell and begun < number)
-        steps = reply.content.metric_records["metrics"]["steps"]
-        assert model_of(reply) == model_after(reply.metadata.src_node_id, begun, steps)
+        steps, renewed = reply.content.metric_records["metrics"]["steps"], renewed_of(reply)
+        assert 0 < steps <= STEPS - (renewed.first_step if renewed else 0)
+        if renewed is None:
+            assert model_of(reply) == model_after(reply.metadata.src_node_id, begun, steps)
         if not any(isinstance(decision, Replace) for decision in script):
             # A task can be given back to a node that had it once, and only by Replace.
-            assert places[reply.metadata.reply_to_message_id, reply.metadata.src_node_id] == 1
+            assert places[reply.metadata.reply_to_message_id, reply.metadata.src_node_id, renewed] == 1
     assert len({id(reply) for _, _, reply in given_out}) == len(given_out)

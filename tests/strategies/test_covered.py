@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from flower_edge.errors import ConfigError, NestingError
 from flower_edge.runtime import Device, Link, SteppedGrid, VirtualClock
 from flower_edge.runtime.flower_private import set_metadata
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.steps.messages import LATE_RECORD
+from flower_edge.runtime.steps.messages import LATE_RECORD, RENEWED_RECORD, Renewed
 from flower_edge.runtime.wrapped_grid import announce
 from flower_edge.store import RunFolder
 from flower_edge.store.tree import tree_from_bytes, tree_to_bytes
@@ -312,6 +313,28 @@ def test_one_update_of_a_terminal_and_version_is_merged_however_often_it_comes()
     assert passed == []
     assert layer.metrics(state)["duplicates_dropped"] == 3
     assert [event.what for event in state.events] == ["dropped-duplicate"] * 3
+
+
+def test_both_parts_of_a_renewed_terminal_are_merged_and_each_but_once_also_after_a_checkpoint() -> None:
+    def part(index: int) -> Message:
+        reply = reply_to(order(1000, 1))
+        if index:
+            reply.content[RENEWED_RECORD] = Renewed(index, 2 * index).to_record()
+        return reply
+
+    layer = Covered(Coverage(everywhere(), round_s=1.0))
+    with LocalGrid(toy_app(), NODES) as local:
+        _, state = layer.narrow(layer.init(), train_round(1), local, [1000])
+        _, state = layer.outbound(state, train_round(1), [order(1000, 1)])
+        passed, state = layer.inbound(state, train_round(1), [part(0), part(1), part(2), part(1)])
+        assert [reply.content.get(RENEWED_RECORD) is None for reply in passed] == [True, False, False]
+        passed, state = layer.inbound(state, train_round(1), [part(0)])
+    assert passed == []
+    assert layer.metrics(state)["duplicates_dropped"] == 2
+    saved = layer.dump(replace(state, flat=False))  # what the coverage keeps is not what is looked at here
+    assert saved["taken"] == [[1, [1000, [1000, 1], [1000, 2]]]]
+    assert layer.load(tree_from_bytes(tree_to_bytes(saved))).taken == state.taken
+    assert layer.load({**saved, "taken": [[1, [1000]]]}).taken == {1: frozenset({(1000, 0)})}
 
 
 def test_a_late_update_with_arrays_that_are_not_the_models_or_of_no_known_round_is_dropped() -> None:

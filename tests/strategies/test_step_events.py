@@ -19,7 +19,7 @@ from flower_edge.rounds import Round
 from flower_edge.runtime import Device, Link, VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
-from flower_edge.runtime.steps.decisions import Continue, Decision, Detach, Drop, Progress, Replace, Stop
+from flower_edge.runtime.steps.decisions import Continue, Decision, Detach, Drop, Progress, Renew, Replace, Stop
 from flower_edge.runtime.steps.grid import SteppedGrid
 from flower_edge.runtime.steps.period import UntilPeriodEnds
 from flower_edge.selection import Oort, Pipeline
@@ -130,6 +130,26 @@ def test_what_became_of_partial_work_is_in_the_run_folder(
     assert {name: row.values[name] for name in ("steps", "round", "work")} == {"steps": 4, "round": 1, "work": work}
     assert "terminal 1 " in str(row.values["text"])
     assert "after 4 steps of round 1" in str(row.values["text"])
+
+
+def test_a_model_that_was_changed_is_told_with_the_reason_and_what_became_of_the_work(folder: RunFolder) -> None:
+    decide = at_four(1001, Renew({"arrays": start_model()}, "load 0.97"))
+    run_of(folder, lambda p: Continue() if p.renewals else decide(p))
+    (row,) = told(folder)
+    assert (row.values["what"], row.node, row.round) == ("changed-model", "1", 1)
+    assert (row.values["reason"], row.values["work"], row.values["decision"]) == ("load 0.97", "returned", "renew")
+    assert row.values["text"] == (
+        "terminal 1 goes on with another model after 4 steps of round 1 (load 0.97); its work: returned"
+    )
+
+
+def test_work_of_a_changed_model_that_was_lost_is_told_in_the_same_event(folder: RunFolder) -> None:
+    decide = at_four(1001, Renew({"arrays": start_model()}))
+    fails = Fault(node=1, kind="raise", at=2, reason="disk full")
+    run_of(folder, lambda p: Continue() if p.renewals else decide(p), script=(fails,))
+    (row,) = told(folder)
+    assert (row.values["what"], row.values["work"]) == ("changed-model", "lost: disk full")
+    assert "reason" not in row.values
 
 
 def test_a_replacement_and_who_is_enlisted_are_told_by_their_keys(folder: RunFolder) -> None:

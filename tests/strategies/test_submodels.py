@@ -42,6 +42,7 @@ from flower_edge.submodels.choices import prefix, rolling
 from flower_edge.submodels.groups import index_of
 from flower_edge.submodels.mlp import mlp_groups
 from flower_edge.submodels.order import SUBMODEL_RECORD
+from flower_edge.submodels.sizes import Size
 from flower_edge.updates.places import brackets
 
 RATES = {"0": 1.0, "1": 0.5, "2": 0.25, "3": 0.5}
@@ -139,7 +140,7 @@ def test_each_node_is_sent_its_slice_and_told_its_rate() -> None:
         assert np.array_equal(content.array_records["arrays"]["linear0.weight"].numpy(), begun[:width])
         told = dict(content.config_records[SUBMODEL_RECORD].items())
         assert told == {
-            "rate": RATES[str(number)], "how": "heterofl", "round": 1, "scaler": False, "static-norm": False
+            "rate": RATES[str(number)], "how": "heterofl", "round": 1, "depth": 0, "scaler": False, "static-norm": False
         }  # fmt: skip
 
 
@@ -191,8 +192,8 @@ def test_a_change_of_width_is_an_event() -> None:
     strategy = SubModels(FedAvg(), GROUPS, assign=lambda number, key, row: 0.5 if number > 1 and key == "2" else 1.0)
     run(strategy, rounds=3)
     told = [event.text for event in strategy.events() if event.node == "2"]
-    assert told == ["2 trains at rate 1", "2 trains at rate 0.5, before at 1"]
-    assert strategy.assigned() == {"0": 1.0, "1": 1.0, "2": 0.5, "3": 1.0}
+    assert told == ["2 trains at rate 1", "2 trains at rate 0.5, before at rate 1"]
+    assert strategy.assigned() == {"0": Size(1.0), "1": Size(1.0), "2": Size(0.5), "3": Size(1.0)}
 
 
 def test_a_property_assigns() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flwr.app import ArrayRecord, ConfigRecord
+
 from ...errors import ConfigError
 from .messages import RESERVED, Request
 
@@ -20,6 +22,7 @@ __all__ = [
     "Detach",
     "Drop",
     "Progress",
+    "Renew",
     "Replace",
     "StepEvent",
     "Stop",
@@ -38,7 +41,7 @@ class Progress:
 
     Attributes:
         node_id: the node.
-        steps_done: steps its model has made in this task.
+        steps_done: the step its model is at; after a `Renew` those before it are counted, too.
         steps_total: steps the task has.
         metrics: the numbers of its last reply, all records together.
         request: what the terminal asks for, if anything.
@@ -46,12 +49,14 @@ class Progress:
         error: why the node cannot go on; then only `Replace` can help.
         cell: the edge that gave the task; empty where there is only one federation.
         now_s: the present time.
-        begun_s: when this task's first slice was sent.
+        begun_s: when this task's first slice was sent; after a `Renew`, the first with the new records.
         round_begun_s: when the first slice of any task of this cell and round was sent.
         asked: nodes that have or had a task of this cell and round, the enlisted and the replaced among them.
         step_s: seconds per step of this task so far; `None` before its first step.
         median_step_s: the median of that number over all tasks of this cell and round that have made a step, ended
             ones and this one among them; `None` where none has.
+        first_step: where this task began: 0, or the step of the last `Renew`.
+        renewals: how often the node's model was renewed in this round.
     """
 
     node_id: int
@@ -68,6 +73,8 @@ class Progress:
     asked: frozenset[int] = frozenset()
     step_s: float | None = None
     median_step_s: float | None = None
+    first_step: int = 0
+    renewals: int = 0
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,55 @@ class Detach:
             raise ConfigError(f"Detach(steps={self.steps}): expected 0 or more, or None for all that are left")
 
 
-Decision = Continue | Change | Stop | Drop | Replace | Detach
+@dataclass(frozen=True)
+class Renew:
+    """Collect the model as it is, and let the same node make the steps that are left with other records.
+
+    The task goes on at the step where the node is: a train function that draws by the absolute step repeats no sample
+    and leaves none out, and `local-steps` stays what it was. The strategy gets a reply for either part, both from this
+    node and naming the same message, `steps` and `num-examples` telling the steps of that part alone. The reply of what
+    was begun by a `Renew` has a record `flower-edge.renewed`, read with `renewed_of(reply)`: the how-manieth it was
+    (`index`, from 1) and the `first-step`. The first part's reply has none.
+
+    May be decided several times in a task. Config values of an earlier `Change` go on to hold, unless `records` has
+    the record they are in. Where nothing was done yet there is nothing to collect. Where collecting fails, the strategy
+    gets an error reply for that part, and the node is asked for the steps that are left all the same.
+
+    Flower's own strategies take two replies of one shape. Where the second has arrays of other names they raise
+    `InconsistentMessageReplies`, of other shapes NumPy's ValueError; `SubModels` takes parts of any size.
+
+    `Replace` after it gives the other node what this one has now: these records, from the step of the `Renew` on, for
+    what was done before is collected already. A node that is enlisted begins with the message as the strategy made it.
+
+    Attributes:
+        records: by name; they replace those of the same name in the message, all others stay. Arrays only under names
+            that came with the message.
+        why: the reason, for the events.
+
+    Raises:
+        ConfigError: no record, one of another kind, or config keys that `SteppedGrid` writes.
+    """
+
+    records: Mapping[str, ArrayRecord | ConfigRecord]
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.records:
+            raise ConfigError(
+                "Renew({}): expected at least one record, the arrays to go on with; to go on as it is: Continue()"
+            )
+        for name, record in self.records.items():
+            if not isinstance(record, ArrayRecord | ConfigRecord):
+                raise ConfigError(
+                    f"Renew: record {name!r} is a {type(record).__name__}, expected an ArrayRecord or a ConfigRecord"
+                )
+            if isinstance(record, ConfigRecord) and (taken := [key for key in record if key in RESERVED]):
+                raise ConfigError(
+                    f"Renew: record {name!r} has {', '.join(taken)}, which SteppedGrid writes itself; leave them out"
+                )
+
+
+Decision = Continue | Change | Stop | Drop | Replace | Detach | Renew
 #: A policy. It decides from what it is told and knows: it must not send messages or let time pass.
 Decide = Callable[[Progress], Decision]
 
@@ -169,13 +224,14 @@ class StepEvent:
         node_id: the node it is about.
         step: steps done when it was taken.
         request: the terminal's request in words; empty if it made none.
-        decision: `continue`, `change`, `stop`, `drop`, `replace`, `detach`, `enlist` (about the node that was), or
-            `none` where there was nothing to decide.
+        decision: `continue`, `change`, `stop`, `drop`, `replace`, `detach`, `renew`, `enlist` (about the node that
+            was), or `none` where there was nothing to decide.
         outcome: what became of the work: `kept on the node`, `returned`, `discarded`, `lost`, with a reason if any.
             Of work that is collected it is told when the answer is there.
         cell: the edge that gave the task; empty where there is only one federation.
         other_id: the node that begins anew in its place, or beside which it begins.
         time_s: when the outcome was known, on the clock of `Progress`; two events at different times can be equal.
+        why: the reason given with the decision, where it has one.
     """
 
     round: int
@@ -187,3 +243,4 @@ class StepEvent:
     cell: str = ""
     other_id: int | None = None
     time_s: float = field(default=0.0, compare=False)
+    why: str = ""

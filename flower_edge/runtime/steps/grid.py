@@ -31,13 +31,17 @@ from ..wrapped_grid import WrappedGrid, chain, undisturbed
 from .crew import Crew
 from .decisions import Decide, StepEvent, honour_requests
 from .late import Late
-from .messages import REQUEST_RECORD, STEPS_KEY, request_of, total_steps
+from .messages import RENEWED_RECORD, STEPS_KEY, request_of, total_steps
 from .task import RULES, Rule, SlicedTask
 from .work import Outgoing, StepWork
 
 __all__ = ["SteppedGrid"]
 
 log = getLogger(__name__)
+
+#: Messages of `Split` and `Pieces`: each is one exchange of many that make a round, and is not cut, whatever number of
+#: steps the train config names for others.
+_EXCHANGES = ("train.split", "train.piece")
 
 
 class SteppedGrid(WrappedGrid):
@@ -102,7 +106,7 @@ class SteppedGrid(WrappedGrid):
     @property
     def events(self) -> list[StepEvent]:
         """Every decision, and what became of the work done so far."""
-        return self._work.events
+        return self._work.log.events
 
     # -- Flower's Grid -----------------------------------------------------------------------------------------------
 
@@ -191,7 +195,7 @@ class SteppedGrid(WrappedGrid):
                 left_s = self._poll_s if end_s is None else end_s - self._clock()
                 if not outstanding:
                     break
-                if enough is not None and sum(not reply.has_error() for reply in replies) >= enough:
+                if enough is not None and self._usable(replies) >= enough:
                     why = f"{enough} {'reply was' if enough == 1 else 'replies were'} enough"
                     break
                 if left_s <= 0:
@@ -231,6 +235,11 @@ class SteppedGrid(WrappedGrid):
             yield
         finally:
             self._cut_off.reset(token)
+
+    def awaits(self, message_id: str) -> bool:
+        """Whether there is work still to come of a message, a detached node's among it: its replies may be several."""
+        alone = [task.key for task in self._work.detached] + [late.key for late in self._work.late]
+        return message_id in self._work or message_id in alone
 
     def last_duration_s(self, node_id: int) -> float | None:
         """Seconds from the sending of the first slice to the last reply of the node's last answered task.
@@ -272,7 +281,7 @@ class SteppedGrid(WrappedGrid):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
-        self._work.events = [StepEvent(**event) for event in state["events"]]
+        self._work.log.events = [StepEvent(**event) for event in state["events"]]
         self._drained, self._ended = state["drained"], False
         self._work.late = [Late.from_tree(tree) for tree in state["late"]]
         self._work.durations_s = {int(node): duration_s for node, duration_s in state["durations_s"].items()}
@@ -280,7 +289,7 @@ class SteppedGrid(WrappedGrid):
     # -- what is sliced ----------------------------------------------------------------------------------------------
 
     def _record_to_slice(self, message: Message) -> str | None:
-        if not _is_training(message):
+        if not _is_training(message) or message.metadata.message_type in _EXCHANGES:
             return None
         found = total_steps(message.content, self._steps_key)
         if found is None and self._steps_wanted:
@@ -305,8 +314,8 @@ class SteppedGrid(WrappedGrid):
         return crews
 
     def _plain(self, reply: Message, round: int) -> Message:
-        """A reply to a message that was not sliced, without the terminal's request."""
-        if not reply.has_content() or REQUEST_RECORD not in reply.content:
+        """A reply to a message that was not sliced; a request in it is told, and stays: nobody has decided about it."""
+        if not reply.has_content():
             return reply
         if (request := request_of(reply)) is not None:
             metrics = {key: value for record in reply.content.metric_records.values() for key, value in record.items()}
@@ -316,8 +325,10 @@ class SteppedGrid(WrappedGrid):
             self.events.append(
                 StepEvent(round, node_id, step, str(request), "none", "returned", cell, time_s=self._now_s())
             )
+        if RENEWED_RECORD not in reply.content:
+            return reply
         content = copy_content(reply.content)
-        del content[REQUEST_RECORD]
+        del content[RENEWED_RECORD]
         return clone_message(reply, content)
 
     # -- on the way --------------------------------------------------------------------------------------------------
@@ -360,6 +371,11 @@ class SteppedGrid(WrappedGrid):
             self._pull([])
         cell = self._round.get(self._last_round).cell
         return self._late(lambda late: late.cell == cell, f"in round {server_round_of(first) or 0}")
+
+    def _usable(self, replies: list[Message]) -> int:
+        """Nodes whose work is in: where a node's model was renewed, with its last part only."""
+        parts = [(r.metadata.reply_to_message_id, r.metadata.src_node_id) for r in replies if not r.has_error()]
+        return sum(not self._work.is_at(key, node_id) for key, node_id in set(parts))
 
     def _push(self, messages: list[Message]) -> list[str]:
         return list(self.inner.push_messages(messages)) if messages else []

@@ -65,8 +65,8 @@ class Late:
 def late_reply(task: SlicedTask, whole: Message) -> Late:
     """The reply to a task that nobody waits for any more, marked as such."""
     content = copy_content(whole.content)
-    content[LATE_RECORD] = ConfigRecord({"base-round": task.round, "cell": task.crew.cell, "steps": task.done})
-    return Late(task.key, task.crew.cell, task.round, task.node_id, task.done, clone_message(whole, content))
+    content[LATE_RECORD] = ConfigRecord({"base-round": task.round, "cell": task.crew.cell, "steps": task.made})
+    return Late(task.key, task.crew.cell, task.round, task.node_id, task.made, clone_message(whole, content))
 
 
 def split(late: Iterable[Late], wanted: Callable[[Late], bool]) -> tuple[list[Late], list[Late]]:

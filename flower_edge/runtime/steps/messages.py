@@ -20,13 +20,16 @@ from ...wire import copy_content
 
 __all__ = [
     "LATE_RECORD",
+    "RENEWED_RECORD",
     "REQUEST_RECORD",
     "STEPS_KEY",
     "STEP_RECORD",
+    "Renewed",
     "Request",
     "SliceOrder",
     "StepRange",
     "order_of",
+    "renewed_of",
     "request",
     "request_of",
     "steps_of",
@@ -44,10 +47,13 @@ STEP_RECORD: Final = "flower-edge.step"
 REQUEST_RECORD: Final = "flower-edge.request"
 #: Record in a reply that comes after its round: the round whose model it began with (`base-round`), `cell`, `steps`.
 LATE_RECORD: Final = "flower-edge.late"
+#: Record in the reply of what was begun by a `Renew`: which renewal of its round (`index`, from 1), and `first-step`.
+RENEWED_RECORD: Final = "flower-edge.renewed"
 
-#: Config keys of a slice.
+#: Config keys of a slice; `step-first` only where the task did not begin at step 0.
 START, STOP, TOTAL, RETURN, TASK = "step-start", "step-stop", "steps-total", "step-return", "step-task"
-RESERVED: Final = (START, STOP, TOTAL, RETURN, TASK)
+FIRST: Final = "step-first"
+RESERVED: Final = (START, STOP, TOTAL, RETURN, TASK, FIRST)
 _KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
@@ -78,11 +84,18 @@ class SliceOrder:
         task: names the task: one original message to one node.
         steps: which steps; none in the message that only collects the model of a task stopped early.
         returns: whether the reply is to carry the arrays.
+        first: the step the task began at; the slice that begins there brings the arrays.
     """
 
     task: str
     steps: StepRange
     returns: bool
+    first: int = 0
+
+    @property
+    def begins(self) -> bool:
+        """Whether this is the first slice of its task."""
+        return len(self.steps) > 0 and self.steps.start == self.first
 
 
 def total_steps(content: RecordDict, steps_key: str = STEPS_KEY) -> tuple[str, int] | None:
@@ -112,6 +125,8 @@ def with_order(content: RecordDict, record: str, order: SliceOrder, *, arrays: b
     config = out.config_records[record]
     config[START], config[STOP], config[TOTAL] = order.steps.start, order.steps.stop, order.steps.total
     config[RETURN], config[TASK] = order.returns, order.task
+    if order.first:
+        config[FIRST] = order.first
     return out
 
 
@@ -125,19 +140,22 @@ def order_of(message: Message) -> SliceOrder | None:
         if TASK not in record:
             continue
         task, start, stop, total, returns = (record.get(key) for key in (TASK, START, STOP, TOTAL, RETURN))
+        first = record.get(FIRST, 0)
         if not (
             isinstance(task, str)
             and isinstance(start, int)
             and isinstance(stop, int)
             and isinstance(total, int)
             and isinstance(returns, bool)
-            and 0 <= start <= stop <= total
+            and isinstance(first, int)
+            and 0 <= first <= start <= stop <= total
         ):
             raise ConfigError(
-                f"a slice of steps [{start!r}, {stop!r}) of {total!r} for task {task!r}: expected whole numbers with "
-                "0 <= step-start <= step-stop <= steps-total; let SteppedGrid write these keys"
+                f"a slice of steps [{start!r}, {stop!r}) of {total!r} for task {task!r} from step {first!r}: expected "
+                "whole numbers with 0 <= step-first <= step-start <= step-stop <= steps-total; let SteppedGrid write "
+                "these keys"
             )
-        return SliceOrder(task, StepRange(start, stop, total), returns)
+        return SliceOrder(task, StepRange(start, stop, total), returns, first)
     return None
 
 
@@ -200,3 +218,34 @@ def request_of(reply: Message) -> Request | None:
         log.warning("node %s sent a request of kind %.80r; ignored", reply.metadata.src_node_id, kind)
         return None
     return Request(kind, MappingProxyType({key: value for key, value in record.items() if key != "kind"}))
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """That a reply is the work of a task begun by a `Renew`.
+
+    Attributes:
+        index: which renewal of the node's round it was, from 1.
+        first_step: where it went on.
+    """
+
+    index: int
+    first_step: int
+
+    def to_record(self) -> ConfigRecord:
+        """As it stands in the reply."""
+        return ConfigRecord({"index": self.index, "first-step": self.first_step})
+
+
+def renewed_of(reply: Message) -> Renewed | None:
+    """Which renewal a reply is the work of; None for a task that began as the strategy made it.
+
+    The edge writes the record itself, over whatever the terminal has put there: it can be believed.
+    """
+    record = reply.content.get(RENEWED_RECORD) if reply.has_content() else None
+    if not isinstance(record, ConfigRecord):
+        return None
+    index, first_step = record.get("index"), record.get("first-step")
+    if not isinstance(index, int) or not isinstance(first_step, int):
+        return None
+    return Renewed(index, first_step)

@@ -18,6 +18,7 @@ from .decisions import (
     Detach,
     Drop,
     Progress,
+    Renew,
     Replace,
     Stop,
     honour_requests,
@@ -68,7 +69,7 @@ class UntilPeriodEnds:
             if over:
                 return Detach(steps=0)
             return Detach(steps=max(1, int(left_s / progress.step_s))) if progress.step_s else decision
-        if over and isinstance(decision, Continue | Change):
+        if over and isinstance(decision, Continue | Change | Renew):
             return Stop(planned=True)
         if over and isinstance(decision, Replace):
             return Stop(planned=True) if decision.keep_work and progress.error is None else Drop()

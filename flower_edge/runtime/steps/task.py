@@ -15,7 +15,15 @@ from ...errors import ProtocolError
 from ...wire import copy_content
 from ..flower_private import clone_message, set_metadata
 from .crew import Crew
-from .messages import REQUEST_RECORD, STEP_RECORD, STEPS_KEY, SliceOrder, StepRange, with_order
+from .messages import (
+    RENEWED_RECORD,
+    STEP_RECORD,
+    STEPS_KEY,
+    Renewed,
+    SliceOrder,
+    StepRange,
+    with_order,
+)
 
 __all__ = ["RULES", "Ending", "Part", "Rule", "SlicedTask", "StepModMissing", "merge_metrics"]
 
@@ -78,6 +86,7 @@ class Ending:
         why: more about it, to follow the outcome.
         other_id: the node that does the task instead.
         planned: the task was to end like this.
+        reason: the one given with the decision.
     """
 
     request: str = ""
@@ -85,28 +94,35 @@ class Ending:
     why: str = ""
     other_id: int | None = None
     planned: bool = False
+    reason: str = ""
 
 
 @dataclass(eq=False)
 class SlicedTask:
-    """One original message, to one node, on its way through its slices.
+    """One original message, to one node, on its way through its slices; or what is left of it after a `Renew`.
 
     Attributes:
         key: the id by which the strategy knows its message.
         name: names the task to the node.
-        original: the message as the strategy made it, for this node.
+        original: the message as the strategy made it, for this node; after a `Renew` with its records.
         record: the config record that tells the number of steps.
         total: that number.
         crew: the cell and round it belongs to, and who else works there.
         steps_key: the config key of the number of steps.
+        as_made: the message as the strategy made it, where `original` is another.
         tried: nodes that have failed at this task before.
-        done: steps the node's model has made.
+        first: the step it begins at.
+        renewals: how often the node's model was renewed before.
+        answered: whether the strategy has a reply of this node already, to what was done before.
+        done: the step the node's model is at.
         order: the slice in flight or last answered.
         slice_id: what the grid calls the slice in flight; `None` where none is.
         begun_s: when its first slice was sent.
+        sent_s: when the node's first slice of this message was sent, before any renewal; `None` before.
         detached: nobody waits for it any more.
         ending: why it is being collected before its last step; `None` where it is not.
         over: it has ended; what still comes of it is nobody's.
+        changed: config values that hold from the last `Change` on.
     """
 
     key: str
@@ -116,21 +132,31 @@ class SlicedTask:
     total: int
     crew: Crew
     steps_key: str = STEPS_KEY
+    as_made: Message | None = None
     tried: frozenset[int] = frozenset()
+    first: int = 0
+    renewals: int = 0
+    answered: bool = False
     done: int = 0
     order: SliceOrder | None = None
     slice_id: str | None = None
     begun_s: float = 0.0
+    sent_s: float | None = None
     detached: bool = False
     ending: Ending | None = None
     over: bool = False
-    _changed: dict[str, Any] = field(default_factory=dict)
+    changed: dict[str, Any] = field(default_factory=dict)
     _parts: list[Part] = field(default_factory=list)
 
     @property
     def node_id(self) -> int:
         """The node that does it."""
         return self.original.metadata.dst_node_id
+
+    @property
+    def made(self) -> int:
+        """Steps made in this task."""
+        return self.done - self.first
 
     @property
     def round(self) -> int:
@@ -140,13 +166,14 @@ class SlicedTask:
     def begin(self, steps: int, now_s: float) -> Message:
         """The message that asks for the first `steps` steps."""
         self.begun_s = now_s
+        self.sent_s = now_s if self.sent_s is None else self.sent_s
         if self.crew.begun_s is None:
             self.crew.begun_s = now_s
         return self.slice(steps)
 
     def change(self, config: Mapping[str, Any]) -> None:
         """Use other config values from the next slice on."""
-        self._changed.update(config)
+        self.changed.update(config)
         total = config.get(self.steps_key)
         if isinstance(total, int):
             self.total = max(total, self.done)
@@ -167,11 +194,11 @@ class SlicedTask:
         return self.last(0)
 
     def _message(self, stop: int, *, returns: bool) -> Message:
-        first = self.order is None
-        self.order = SliceOrder(self.name, StepRange(self.done, stop, self.total), returns)
-        content = with_order(self.original.content, self.record, self.order, arrays=first)
+        begins = self.order is None
+        self.order = SliceOrder(self.name, StepRange(self.done, stop, self.total), returns, self.first)
+        content = with_order(self.original.content, self.record, self.order, arrays=begins)
         config = content.config_records[self.record]
-        for key, value in self._changed.items():
+        for key, value in self.changed.items():
             config[key] = value
         return clone_message(self.original, content)
 
@@ -209,8 +236,10 @@ class SlicedTask:
         for name in list(content.metric_records):
             if name in merged:
                 content[name] = MetricRecord(merged[name])
-        for name in (STEP_RECORD, REQUEST_RECORD):
-            content.pop(name, None)
+        content.pop(STEP_RECORD, None)  # a request that comes with the last slice, nobody has decided about
+        content.pop(RENEWED_RECORD, None)  # the edge's own word, not the terminal's
+        if self.renewals:
+            content[RENEWED_RECORD] = Renewed(self.renewals, self.first).to_record()
         return self._addressed(clone_message(reply, content))
 
     def failure(self, reason: str) -> Message:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import secrets
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from logging import getLogger
 from typing import Any
 
 from flwr.app import Message
@@ -21,14 +20,14 @@ from ...errors import ConfigError, ProtocolError
 from ...wire import copy_content, error_reason
 from ..flower_private import clone_message, set_metadata
 from .crew import Crew
-from .decisions import Change, Continue, Decide, Detach, Drop, Progress, Replace, StepEvent, Stop
+from .decisions import Change, Continue, Decide, Detach, Drop, Progress, Renew, Replace, StepEvent, Stop
+from .event_log import EventLog
 from .late import Late, late_reply, split
 from .messages import request_of
+from .renewing import go_on_from, renewed
 from .task import Ending, Rule, SlicedTask, StepModMissing
 
 __all__ = ["Outgoing", "StepWork"]
-
-log = getLogger(__name__)
 
 #: Tasks, and the slice each is to be sent.
 Outgoing = list[tuple[SlicedTask, Message]]
@@ -45,7 +44,7 @@ class StepWork:
         now_s: what time it is, seconds.
 
     Attributes:
-        events: every decision, and what became of the work done so far.
+        log: every decision, and what became of the work done so far.
         late: replies of detached tasks that have arrived and were not handed out.
         durations_s: of each node, how long its last task took that was answered or given up, see `last_duration_s`.
     """
@@ -58,7 +57,7 @@ class StepWork:
         rules: Mapping[str, Rule],
         now_s: Callable[[], float],
     ) -> None:
-        self.events: list[StepEvent] = []
+        self.log = EventLog(now_s)
         self.late: list[Late] = []
         self.durations_s: dict[int, float] = {}
         self._size, self._decide, self._now_s = steps_per_message, decide, now_s
@@ -137,6 +136,10 @@ class StepWork:
     def __contains__(self, key: str) -> bool:
         return key in self._open
 
+    def is_at(self, key: str, node_id: int) -> bool:
+        """Whether a node works on an original message still, or is to."""
+        return any(task.node_id == node_id for task in self._open.get(key, ()))
+
     def take(self, key: str) -> list[Message]:
         """Replies to an original message that are complete, each given once."""
         replies = self._done.pop(key, [])
@@ -147,7 +150,7 @@ class StepWork:
     def take_late(self, wanted: Callable[[Late], bool], when: str) -> list[Message]:
         """Replies of detached tasks that are there and wanted, each given once."""
         taken, self.late = split(self.late, wanted)
-        self.events += [self._event_of(late, f"returned late, {when}") for late in taken]
+        self.log.events += [self.log.of_late(late, f"returned late, {when}") for late in taken]
         return [late.reply for late in taken]
 
     def abandon(self, keys: Collection[str], why: str, *, silent: bool) -> Outgoing:
@@ -161,7 +164,8 @@ class StepWork:
                 holder = self._busy.get(task.node_id)
                 if holder is task:
                     self._time_given(task)
-                    outgoing += self._lost(task, why)
+                    just_begun = any(task is begun for begun, _ in outgoing)
+                    outgoing += self._lost(task, f"not begun; {why}" if just_begun else why)
                     continue
                 outgoing += self._lost(task, f"not begun; {why}")
                 if silent and holder is not None and holder.detached:
@@ -176,9 +180,12 @@ class StepWork:
 
         Before its first step nothing is known of its pace; an earlier task's duration then stands if it is longer.
         """
-        at_least_s = self._now_s() - task.begun_s
+        begun_s = task.begun_s if task.sent_s is None else task.sent_s
+        at_least_s = self._now_s() - begun_s
         step_s = task.crew.step_s(task.name)
-        known_s = self.durations_s.get(task.node_id, 0.0) if step_s is None else step_s * task.total
+        known_s = self.durations_s.get(task.node_id, 0.0)
+        if step_s is not None:
+            known_s = task.begun_s - begun_s + step_s * (task.total - task.first)
         self.durations_s[task.node_id] = max(at_least_s, known_s)
 
     def drop_answer(self, inner_id: str) -> None:
@@ -187,11 +194,11 @@ class StepWork:
 
     def under_way(self) -> list[StepEvent]:
         """Detached work that has not come back, as what it is if it never does."""
-        return [self._event(task, "", "none", "lost: still under way at the end") for task in self.detached]
+        return [self.log.of(task, "", "none", "lost: still under way at the end") for task in self.detached]
 
     def not_handed_out(self) -> list[StepEvent]:
         """Detached work that has come back and reached nobody, as what it is if it never does."""
-        return [self._event_of(late, "not handed out by the end") for late in self.late]
+        return [self.log.of_late(late, "not handed out by the end") for late in self.late]
 
     def _close(self, task: SlicedTask, reply: Message | None = None) -> None:
         """Nobody waits for it any more; the reply, if any, is what its caller gets."""
@@ -223,8 +230,7 @@ class StepWork:
         return following
 
     def _lost(self, task: SlicedTask, reason: str, reply: Message | None = None) -> Outgoing:
-        ending = task.ending or Ending()
-        self._record(task, ending.request, ending.decision, f"lost: {reason}{ending.why}", ending.other_id)
+        self.log.ended(task, f"lost: {reason}")
         return self._end(task, None if task.detached else reply)
 
     # -- what to send after an answer --------------------------------------------------------------------------------
@@ -250,8 +256,8 @@ class StepWork:
             return self._failed(task, task.failure(str(error)), str(error))
         self._mod_seen = True
         now_s = self._now_s()
-        if task.done:
-            task.crew.paced(task.name, (now_s - task.begun_s) / task.done)
+        if task.made:
+            task.crew.paced(task.name, (now_s - task.begun_s) / task.made)
         request = request_of(reply)
         asked = "" if request is None else str(request)
         assert task.order is not None
@@ -270,19 +276,22 @@ class StepWork:
                 return [*self._stop(task, Ending(asked, "stop", "; it made no step")), *extra]
             if task.done >= task.total:
                 return [*self._stop(task, Ending(asked, word, f"; {self._steps_key} is {task.total} now")), *extra]
-            self._record(task, asked, word, "kept on the node")
+            self.log.add(task, asked, word, "kept on the node")
             return [(task, task.slice(self._size)), *extra]
         if isinstance(decision, Stop):
             return self._stop(task, Ending(asked, "stop", planned=decision.planned))
         if isinstance(decision, Drop):
-            self._record(task, asked, "drop", "discarded")
+            self.log.add(task, asked, "drop", "discarded")
             return self._end(task, task.failure(f"dropped after {task.done} of {task.total} steps by decision"))
         if isinstance(decision, Replace):
             return self._replace(task, asked, decision)
         if isinstance(decision, Detach):
             return self._detach(task, asked, decision)
+        if isinstance(decision, Renew):
+            return self._renew(task, asked, decision)
         raise ConfigError(
-            f"decide returned {decision!r}; expected Continue(), Change(...), Stop(), Drop(), Replace(...) or Detach()"
+            f"decide returned {decision!r}; expected Continue(), Change(...), Stop(), Drop(), Replace(...), Detach() "
+            "or Renew(...)"
         )
 
     def _progress(self, task: SlicedTask, **told: Any) -> Progress:
@@ -299,18 +308,20 @@ class StepWork:
             asked=crew.asked,
             step_s=crew.step_s(task.name),
             median_step_s=crew.median_step_s,
+            first_step=task.first,
+            renewals=task.renewals,
             **told,
         )
 
     def _returned(self, task: SlicedTask, reply: Message, asked: str, now_s: float) -> Outgoing:
-        if task.detached and task.done == 0:
+        if task.detached and task.made == 0:
             return self._lost(task, "it made no step")
         if (ending := task.ending) is not None:
-            fate = "returned as planned" if ending.planned else "returned"
-            self._record(task, ending.request, ending.decision, fate + ending.why, ending.other_id)
+            self.log.ended(task, "returned as planned" if ending.planned else "returned")
         elif asked:
-            self._record(task, asked, "none", "returned")
-        self.durations_s[task.node_id] = now_s - task.begun_s
+            self.log.add(task, asked, "none", "returned")
+        assert task.sent_s is not None
+        self.durations_s[task.node_id] = now_s - task.sent_s
         whole = task.result(reply, self._rules)
         if task.detached:
             self.late.append(late_reply(task, whole))
@@ -318,9 +329,11 @@ class StepWork:
         return self._end(task, whole)
 
     def _stop(self, task: SlicedTask, ending: Ending) -> Outgoing:
-        if task.done == 0:
-            self._record(task, ending.request, ending.decision, f"nothing to return{ending.why}")
-            return self._end(task, task.failure(f"stopped before its first step{ending.why}"))
+        if task.made == 0:
+            self.log.add(task, ending.request, ending.decision, f"nothing to return{ending.why}")
+            # Of a node whose model was renewed the strategy has heard already, and this is no failure.
+            nothing = None if task.answered else task.failure(f"stopped before its first step{ending.why}")
+            return self._end(task, nothing)
         return [(task, task.closing(ending))]
 
     def _enlist(self, task: SlicedTask, nodes: Collection[int]) -> Outgoing:
@@ -328,31 +341,42 @@ class StepWork:
         for node_id in nodes:
             if node_id in task.crew.asked:
                 continue
-            beside = self._same_for(task, node_id)
-            self._record(beside, "", "enlist", f"begins beside node {task.node_id}", task.node_id)
+            beside = self._same_for(task, node_id, task.as_made or task.original)
+            self.log.add(beside, "", "enlist", f"begins beside node {task.node_id}", task.node_id)
             outgoing += self.begin(beside)
         return outgoing
 
     def _detach(self, task: SlicedTask, asked: str, decision: Detach) -> Outgoing:
-        self._record(task, asked, "detach", "kept on the node; nobody waits for it")
+        self.log.add(task, asked, "detach", "kept on the node; nobody waits for it")
         task.detached = True
         self._close(task)
         return [(task, task.last(decision.steps))]
 
+    def _renew(self, task: SlicedTask, asked: str, decision: Renew) -> Outgoing:
+        after = self.add(renewed(task, decision.records), task.record, task.crew, task.key)
+        go_on_from(after, task)
+        self._waiting[task.node_id].appendleft(after)
+        if task.made:
+            return [(task, task.closing(Ending(asked, "renew", reason=decision.why)))]
+        self.log.add(task, asked, "renew", "nothing to return", why=decision.why)
+        return self._end(task)
+
     def _replace(self, task: SlicedTask, asked: str, decision: Replace, reason: str = "") -> Outgoing:
-        heir = self._same_for(task, decision.node_id)
+        heir = self._same_for(task, decision.node_id, task.original)
+        heir.first = heir.done = task.first
+        heir.renewals, heir.as_made = task.renewals, task.as_made
         heir.tried = task.tried | {task.node_id} if reason else task.tried
         begins = f"; node {heir.node_id} begins anew"
-        if decision.keep_work and task.done and not reason:
+        if decision.keep_work and task.made and not reason:
             collected = task.closing(Ending(asked, "replace", begins, other_id=heir.node_id))
             return [(task, collected), *self.begin(heir)]
         fate = f"lost: {reason}" if reason else "discarded"
-        self._record(task, asked, "replace", fate + begins, heir.node_id)
+        self.log.add(task, asked, "replace", fate + begins, heir.node_id)
         return [*self._end(task), *self.begin(heir)]
 
-    def _same_for(self, task: SlicedTask, node_id: int) -> SlicedTask:
-        """The same task for another node: the message as the strategy made it, of the same cell and round."""
-        other = clone_message(task.original, copy_content(task.original.content))
+    def _same_for(self, task: SlicedTask, node_id: int, message: Message) -> SlicedTask:
+        """What this message asks for, of another node, in the same cell and round."""
+        other = clone_message(message, copy_content(message.content))
         other.metadata.dst_node_id = node_id
         return self.add(other, task.record, task.crew, task.key)
 
@@ -366,19 +390,3 @@ class StepWork:
             if isinstance(decision, Replace) and decision.node_id not in task.tried | {task.node_id}:
                 return self._replace(task, "", decision, reason)
         return self._lost(task, reason, reply)
-
-    # -- events ------------------------------------------------------------------------------------------------------
-
-    def _record(self, task: SlicedTask, request: str, decision: str, outcome: str, other_id: int | None = None) -> None:
-        self.events.append(self._event(task, request, decision, outcome, other_id))
-        log.debug("node %s at step %s of %s: %s, %s", task.node_id, task.done, task.total, decision, outcome)
-
-    def _event(
-        self, task: SlicedTask, request: str, decision: str, outcome: str, other_id: int | None = None
-    ) -> StepEvent:
-        return StepEvent(
-            task.round, task.node_id, task.done, request, decision, outcome, task.crew.cell, other_id, self._now_s()
-        )
-
-    def _event_of(self, late: Late, outcome: str) -> StepEvent:
-        return StepEvent(late.round, late.node_id, late.steps, "", "none", outcome, late.cell, None, self._now_s())

@@ -1,0 +1,1 @@
+"""Mixed devices: the ServerApp and ClientApp of the scenario."""

@@ -1,0 +1,1 @@
+"""fe_pieces: two edges train a model in pieces; a terminal leaves in mid-round."""

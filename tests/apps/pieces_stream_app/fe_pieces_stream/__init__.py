@@ -1,0 +1,1 @@
+"""fe_pieces_stream: three terminals train one model in pieces."""

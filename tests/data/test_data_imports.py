@@ -20,6 +20,7 @@ sys.meta_path.insert(0, Missing())
 
 TRIES = {
     "digits": "from flower_edge.data import load_dataset; load_dataset('digits')",
+    "clutter": "from flower_edge.data import load_dataset; load_dataset('clutter')",
     "mnist": (
         "import pathlib, tempfile; from flower_edge.data import load_dataset\n"
         "folder = tempfile.TemporaryDirectory()\n"
@@ -30,7 +31,7 @@ TRIES = {
     "picture": "from flower_edge.data import iid, plot_partition; plot_partition(iid([0], 1, seed=0), [0], 'x.png')",
     "model": ("from flower_edge.models import make_model; make_model('mlp', input_shape=(2,), num_classes=2, seed=0)"),
 }
-EXTRAS = {"digits": "data", "mnist": "torch", "picture": "report", "model": "torch"}
+EXTRAS = {"digits": "data", "clutter": "data", "mnist": "torch", "picture": "report", "model": "torch"}
 
 
 def without_extras(code: str) -> subprocess.CompletedProcess[str]:

@@ -1,23 +1,39 @@
-"""The ClientApp side: what runs on edges and terminals. Nothing here samples, merges or knows a strategy by name."""
+"""The ClientApp side: what runs on edges and terminals. Nothing here samples, merges or knows a strategy by name.
 
-from .assignment import assignment_mod
-from .availability import answer_availability, request_to_join, withdraw_request
-from .codec import codec_mod
-from .conditions import ConditionsMod, answer_conditions, conditions_mod
-from .edge import edge_app
-from .gossip import gossip_mod
-from .gradients import gradient_mod
-from .measure import measure_conditions
-from .period import PeriodMod, period_mod
-from .properties import answer_properties
-from .sharing import allow_sharing, held_sets, share_data, sharing_mod, training_data, withdraw_data
-from .split import split_client
-from .steps import StepMod, StepRange, request, step_mod, steps_of, wants_new_data
-from .throttle import ThrottleMod
+A name is imported from its module when it is first asked for: a device that trains in NumPy alone loads no SciPy and
+no topology.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .assignment import assignment_mod
+    from .availability import answer_availability, request_to_join, withdraw_request
+    from .codec import codec_mod
+    from .condition_policy import ConditionPolicy
+    from .conditions import ConditionsMod, answer_conditions, conditions_mod
+    from .edge import edge_app
+    from .gossip import gossip_mod
+    from .gradients import gradient_mod
+    from .measure import measure_conditions
+    from .period import PeriodMod, period_mod
+    from .pieces import pieces_client
+    from .policy_mod import PolicyMod
+    from .properties import answer_properties
+    from .sharing import allow_sharing, held_sets, share_data, sharing_mod, training_data, withdraw_data
+    from .split import split_client
+    from .steps import StepMod, StepRange, request, step_mod, steps_of, wants_new_data
+    from .thin import thin_client
+    from .throttle import ThrottleMod
 
 __all__ = [
+    "ConditionPolicy",
     "ConditionsMod",
     "PeriodMod",
+    "PolicyMod",
     "StepMod",
     "StepRange",
     "ThrottleMod",
@@ -34,6 +50,7 @@ __all__ = [
     "held_sets",
     "measure_conditions",
     "period_mod",
+    "pieces_client",
     "request",
     "request_to_join",
     "share_data",
@@ -41,8 +58,66 @@ __all__ = [
     "split_client",
     "step_mod",
     "steps_of",
+    "thin_client",
     "training_data",
     "wants_new_data",
     "withdraw_data",
     "withdraw_request",
 ]
+
+_MODULES = {
+    "assignment": ("assignment_mod",),
+    "availability": (
+        "answer_availability",
+        "request_to_join",
+        "withdraw_request",
+    ),
+    "codec": ("codec_mod",),
+    "condition_policy": ("ConditionPolicy",),
+    "conditions": (
+        "ConditionsMod",
+        "answer_conditions",
+        "conditions_mod",
+    ),
+    "edge": ("edge_app",),
+    "gossip": ("gossip_mod",),
+    "gradients": ("gradient_mod",),
+    "measure": ("measure_conditions",),
+    "period": (
+        "PeriodMod",
+        "period_mod",
+    ),
+    "pieces": ("pieces_client",),
+    "policy_mod": ("PolicyMod",),
+    "properties": ("answer_properties",),
+    "sharing": (
+        "allow_sharing",
+        "held_sets",
+        "share_data",
+        "sharing_mod",
+        "training_data",
+        "withdraw_data",
+    ),
+    "split": ("split_client",),
+    "steps": (
+        "StepMod",
+        "StepRange",
+        "request",
+        "step_mod",
+        "steps_of",
+        "wants_new_data",
+    ),
+    "thin": ("thin_client",),
+    "throttle": ("ThrottleMod",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,8 @@
-"""`measure_conditions`: what this machine says about itself now: load, memory, disk, battery, temperature.
+"""`measure_conditions`: what this machine says about itself now: load, memory, disk, battery, temperature, throttling.
 
-Real values, from psutil where it is installed, else from /proc and /sys, else from what Python's `os` knows. Every
-source is asked on its own: what cannot be measured here is `None`, and nothing raises. Nothing here sends anything.
+Real values, from psutil where it is installed, else from /proc and /sys, else from what Python's `os` knows;
+`measure_device` has what only small devices tell. Every source is asked on its own: what cannot be measured here is
+`None`, and nothing raises. Nothing here sends anything.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any, Final
 from flwr.app import Context
 
 from flower_edge.conditions import Conditions
+
+from .measure_device import device_sources, hottest_c
 
 __all__ = ["measure_conditions"]
 
@@ -39,6 +42,7 @@ def measure_conditions(
     disk: str | Path = ".",
     root: str | Path = "/",
     psutil: bool = True,
+    programs: bool = True,
 ) -> Conditions:
     """The conditions of this machine, now; never raises.
 
@@ -48,6 +52,7 @@ def measure_conditions(
         disk: a path on the disk that counts.
         root: where /proc and /sys are.
         psutil: whether to ask psutil (the extra `device`) first.
+        programs: whether to ask `vcgencmd` and `termux-battery-status`, where they are installed.
 
     Load and memory are those of the whole machine, also inside a container; `cpu_count` is what this process may use.
     How fast the link is and how long a step takes cannot be seen from here: see `ConditionsMod` for `step_s`, and add
@@ -55,7 +60,12 @@ def measure_conditions(
     """
     del context, now_s  # the machine is what it is
     found: Found = {}
-    for names, source in (*_psutil_sources(psutil, interval_s), *_system_sources(Path(root), interval_s, Path(disk))):
+    sources = (
+        *_psutil_sources(psutil, interval_s),
+        *_system_sources(Path(root), interval_s, Path(disk)),
+        *device_sources(Path(root), programs),
+    )
+    for names, source in sources:
         if all(name in found for name in names):
             continue
         try:
@@ -72,7 +82,9 @@ def measure_conditions(
 def _psutil_sources(wanted: bool, interval_s: float) -> Iterator[Source]:
     try:
         psutil: Any = importlib.import_module("psutil") if wanted else None
-    except ImportError:
+    except Exception as error:
+        # Not only ImportError: on a system it does not know, such as Android, psutil raises NotImplementedError.
+        log.debug("psutil is not used: %s: %s", type(error).__name__, error)
         return
     if psutil is None:
         return
@@ -127,8 +139,7 @@ def _system_sources(root: Path, interval_s: float, disk: Path) -> Iterator[Sourc
         return {}
 
     def temperature() -> Found:
-        zones = (root / "sys/class/thermal").glob("thermal_zone*/temp")
-        return {"temperature_c": max(int(zone.read_text()) for zone in zones) / 1000.0}
+        return {"temperature_c": hottest_c(root)}
 
     def processors() -> Found:
         allowed = getattr(os, "sched_getaffinity", None)

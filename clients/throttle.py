@@ -59,6 +59,8 @@ class ThrottleMod:
         steps, batch: what is throttled: the number of steps, the batch size, or both, each by the square root.
         stop_when: a rule over the conditions; `None` never asks to stop.
         steps_key, batch_key: config keys of the two.
+        tell: say so in the metrics. Without it terminals with the mod and terminals without it can be in one
+            federation of Flower's strategies.
 
     Raises:
         ConfigError: a value out of its range, or a `stop_when` that is no rule.
@@ -76,6 +78,7 @@ class ThrottleMod:
     stop_when: Rule | str | None = "load >= 0.97"
     steps_key: str = STEPS_KEY
     batch_key: str = "batch-size"
+    tell: bool = True
     _stop: Rule | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -114,7 +117,8 @@ class ThrottleMod:
         reply = call_next(message, context)
         if reply.has_error():
             return reply
-        reply.content = _with_metrics(reply.content, share, plan.steps)
+        if self.tell:
+            reply.content = _with_metrics(reply.content, share, plan.steps)
         if REQUEST_RECORD not in reply.content:
             if overload and self._stop is not None:
                 names = sorted({name.replace("-", "_") for name in self._stop.names} & set(told))
@@ -142,7 +146,7 @@ class ThrottleMod:
         start, stop, total = order.steps.start, order.steps.stop, order.steps.total
         allowed = max(1, round(part * total)) if self.steps else total
         stop = start + 1 if overload else max(start + 1, min(stop, allowed))
-        throttled = SliceOrder(order.task, StepRange(start, stop, total), order.returns)
+        throttled = SliceOrder(order.task, StepRange(start, stop, total), order.returns, order.first)
         ends = stop >= allowed and stop < total
         return _Plan(with_order(content, record_name, throttled, arrays=True), stop - start, ends)
 

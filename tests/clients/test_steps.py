@@ -39,9 +39,11 @@ def whole(**config: Any) -> Message:
     return Message(records, 1000, "train")
 
 
-def slice_of(start: int, stop: int, total: int = 10, task: str = "t1", returns: bool = False) -> Message:
-    order = SliceOrder(task, StepRange(start, stop, total), returns)
-    return Message(with_order(whole().content, "config", order, arrays=start == 0), 1000, "train")
+def slice_of(
+    start: int, stop: int, total: int = 10, task: str = "t1", returns: bool = False, first: int = 0
+) -> Message:
+    order = SliceOrder(task, StepRange(start, stop, total), returns, first)
+    return Message(with_order(whole().content, "config", order, arrays=order.begins), 1000, "train")
 
 
 def adding_app(mod: StepMod = step_mod, name: str = "arrays") -> ClientApp:
@@ -132,6 +134,38 @@ def test_a_stale_slice_of_an_earlier_task_is_refused_and_the_present_one_goes_on
     assert model(app(slice_of(3, 10, task="round-2", returns=True), context)) == [[46.0, 47.0], 15]
     with pytest.raises(ProtocolError, match="this node holds none"):
         app(slice_of(3, 10, task="round-2", returns=True), context)
+
+
+def test_a_task_may_begin_at_a_later_step_and_is_held_to_what_any_task_is() -> None:
+    context, app = memory(), adding_app()
+    app(slice_of(0, 4), context)
+    app(slice_of(4, 4, returns=True), context)
+    once, twice = (app(slice_of(4, 7, task="t2", first=4), context) for _ in range(2))
+    assert dict(once.content.metric_records["metrics"]) == dict(twice.content.metric_records["metrics"])
+    with pytest.raises(ProtocolError, match=r"from step 4 of task 't1' came.*task 't2' at step 7.*stale"):
+        app(slice_of(4, 8), context)
+    with pytest.raises(ProtocolError, match="from step 8 of task 't2'"):
+        app(slice_of(8, 9, task="t2", first=4), context)
+    last = app(slice_of(7, 10, task="t2", first=4, returns=True), context)
+    assert model(last) == [[1.0 + 39.0, 2.0 + 39.0], 5 + 6], "steps 4 to 9 from the model that came"
+    assert last.content.metric_records["metrics"]["steps"] == 3
+
+
+def test_a_task_that_begins_at_a_later_step_takes_the_place_of_one_whose_model_was_never_collected() -> None:
+    context, app = memory(), adding_app()
+    app(slice_of(0, 4), context)
+    app(slice_of(4, 6, task="t2", first=4), context)
+    assert model(app(slice_of(6, 6, task="t2", first=4, returns=True), context)) == [[10.0, 11.0], 7]
+
+
+def test_a_task_that_begins_at_a_later_step_begins_also_where_a_restart_has_lost_the_one_before(tmp_path: Path) -> None:
+    config, app = {"state-dir": str(tmp_path)}, adding_app()
+    app(slice_of(0, 4), memory(**config))
+    restarted = memory(**config)
+    with pytest.raises(StateError, match="lost with the SuperNode's memory"):
+        app(slice_of(4, 4, returns=True), restarted)
+    app(slice_of(4, 8, task="t2", first=4), restarted)
+    assert model(app(slice_of(8, 10, task="t2", first=4, returns=True), restarted)) == [[40.0, 41.0], 11]
 
 
 def test_only_a_durable_mod_lets_a_small_model_survive_a_restart_of_the_supernode(tmp_path: Path) -> None:
@@ -241,7 +275,11 @@ def test_a_request_travels_in_a_record_of_its_own_and_what_is_no_request_is_igno
 def test_a_slice_with_impossible_numbers_is_refused() -> None:
     message = slice_of(0, 4)
     message.content.config_records["config"]["step-stop"] = 99
-    with pytest.raises(ConfigError, match=r"0 <= step-start <= step-stop <= steps-total"):
+    later = slice_of(0, 4)
+    later.content.config_records["config"]["step-first"] = 2
+    with pytest.raises(ConfigError, match="from step 2"):
+        order_of(later)
+    with pytest.raises(ConfigError, match=r"0 <= step-first <= step-start <= step-stop <= steps-total"):
         order_of(message)
 
 

@@ -52,9 +52,43 @@ def test_what_is_no_part_of_the_model_or_no_order_is_refused() -> None:
     with pytest.raises(ModelMismatch, match="same options"):
         submodel(message_of(NumpyMLP((64, 32, 9)).arrays()), NumpyMLP(SIZES))
     good = SubmodelOrder(0.5).to_values()
-    for wrong, wanted in (({"rate": "half"}, "rate = 'half'"), ({"rate": 2.0}, "none we know"), ({"how": "x"}, "'x'")):
+    with pytest.raises(WireError, match="depth = None, expected a int; install the same version"):
+        submodel_order(message_of({}, order={name: value for name, value in good.items() if name != "depth"}))
+    for wrong, wanted in (
+        ({"depth": -1}, "depth -1"),
+        ({"rate": "half"}, "rate = 'half'"),
+        ({"rate": 2.0}, "none we know"),
+        ({"how": "x"}, "'x'"),
+    ):
         with pytest.raises(WireError, match=wanted):
             submodel_order(message_of({}, order={**good, **wrong}))
+
+
+class _Shallow(nn.Module):
+    """Two layers and two heads; of depth 1 it has the first of each."""
+
+    def __init__(self, depth: int = 2) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(depth))
+        self.heads = nn.ModuleList(nn.Linear(4, 2) for _ in range(depth))
+
+    def at_depth(self, depth: int) -> _Shallow:
+        return _Shallow(depth)
+
+
+def test_a_model_with_exits_is_given_as_deep_as_the_message_says() -> None:
+    shallow = get_arrays(_Shallow(1))
+    got = submodel(message_of(shallow, order=SubmodelOrder(1.0, depth=1).to_values()), _Shallow())
+    assert list(got.state_dict()) == list(shallow)
+    assert all(np.array_equal(get_arrays(got)[name], array) for name, array in shallow.items())
+    whole = submodel(message_of(get_arrays(_Shallow()), order=SubmodelOrder(1.0).to_values()), _Shallow())
+    assert len(whole.layers) == 2
+
+
+def test_a_depth_for_a_model_without_exits_says_what_to_write() -> None:
+    model = NumpyMLP(SIZES)
+    with pytest.raises(ProtocolError, match=r"depth 1, and NumpyMLP has no exits; .* depth_model\(model, example"):
+        submodel(message_of(model.arrays(), order=SubmodelOrder(1.0, depth=1).to_values()), model)
 
 
 def test_three_widths_learn_digits_better_than_any_node_alone() -> None:

@@ -1,8 +1,15 @@
 # `make demo` and `make test` need nothing but Python 3.11+, make and git.
 PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
-# Fast tests run in so many processes, a file in one of them. The slow ones have SuperLinks and ports and run alone.
+# Fast tests run in so many processes, a file in one of them. Slow ones have ports and folders of their own and mostly
+# wait, so they run beside each other, too; but those that start a Flower of their own (two Rays starve each other on
+# two cores) and those that measure how soon something happens run one after the other, with nothing beside them.
 WORKERS ?= 2
+SLOW_WORKERS ?= 2
+PARALLEL := --dist loadfile --no-loadscope-reorder
+# Files with such a test: to import all the others as well takes half a minute.
+SLOW_FILES = $(shell grep -rl --include='test_*.py' 'mark[.]slow' tests | sort)
+ALONE_FILES = $(shell grep -rl --include='test_*.py' 'mark[.]alone\|mark[.]flwr' tests | sort)
 VENV := .venv
 BIN := $(VENV)/bin
 # Where mypy and import-linter see the package as it is installed: strategies/ and clients/ inside flower_edge/.
@@ -25,12 +32,14 @@ demo: install  ## run the quickstart: 12 terminals, 3 edges, 1 centre learn real
 	$(BIN)/flower-edge run scenarios/quickstart
 
 test: install  ## every test but the longest matrices, fast ones first
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow and not full'
-	$(BIN)/python -m pytest -m 'slow and not full'
+	$(BIN)/python -m pytest -n $(WORKERS) $(PARALLEL) -m 'not slow and not full'
+	$(BIN)/python -m pytest -n $(SLOW_WORKERS) $(PARALLEL) -m 'slow and not flwr and not alone and not full' $(SLOW_FILES)
+	$(BIN)/python -m pytest -m '(flwr or alone) and not full' $(ALONE_FILES)
 
 test-all: install  ## every test, whole matrices included
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow'
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) $(PARALLEL) -m 'not slow'
+	$(BIN)/python -m pytest -n $(SLOW_WORKERS) $(PARALLEL) -m 'slow and not flwr and not alone' $(SLOW_FILES)
+	$(BIN)/python -m pytest -m 'flwr or alone' $(ALONE_FILES)
 
 lint: install  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
@@ -46,6 +55,8 @@ bench: install  ## the quick form of every benchmark
 	$(BIN)/python -m benchmarks.encoding --quick
 	$(BIN)/python -m benchmarks.split --quick
 	$(BIN)/python -m benchmarks.filtering --quick
+	$(BIN)/python -m benchmarks.provision --quick
+	$(BIN)/python -m benchmarks.fringe --quick
 
 clean:  ## remove what the other targets made, but not .venv
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

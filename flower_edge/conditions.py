@@ -50,6 +50,12 @@ BOUNDS: Final[Mapping[str, Bound]] = MappingProxyType(
         "battery": Bound(float),
         "charging": Bound(bool),
         "temperature_c": Bound(float, -100.0, 250.0),
+        "cpu_pressure": Bound(float),
+        "memory_pressure": Bound(float),
+        "cpu_hz": Bound(float, 0.0, 1e12),
+        "cpu_max_hz": Bound(float, 0.0, 1e12),
+        "throttled": Bound(bool),
+        "throttle_bits": Bound(int, 0, 2**32 - 1),
         "up_bps": Bound(float, 0.0, 1e15),
         "down_bps": Bound(float, 0.0, 1e15),
         "step_s": Bound(float, 0.0, 1e6),
@@ -73,6 +79,11 @@ class Conditions:
         battery: share that is left.
         charging: whether it hangs on the mains.
         temperature_c: of its hottest part, degrees Celsius.
+        cpu_pressure, memory_pressure: share of the last ten seconds in which some task waited for a processor, for
+            memory (Linux "pressure stall information").
+        cpu_hz, cpu_max_hz: clock of its fastest processor, now and at most.
+        throttled: whether it is slowed down now, for heat or for want of power.
+        throttle_bits: what a Raspberry Pi says of that, as its firmware codes it.
         up_bps, down_bps: bits per second that it can send and receive.
         step_s: seconds one training step took it, measured.
         num_examples: examples it could train on.
@@ -98,6 +109,12 @@ class Conditions:
     battery: float | None = None
     charging: bool | None = None
     temperature_c: float | None = None
+    cpu_pressure: float | None = None
+    memory_pressure: float | None = None
+    cpu_hz: float | None = None
+    cpu_max_hz: float | None = None
+    throttled: bool | None = None
+    throttle_bits: int | None = None
     up_bps: float | None = None
     down_bps: float | None = None
     step_s: float | None = None

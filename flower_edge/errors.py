@@ -42,6 +42,30 @@ class SplitError(EdgeError, ValueError):
     """A model that cannot be cut as asked, or a plan that cannot be carried out."""
 
 
+class FringeError(EdgeError, ValueError):
+    """A pipeline, or a compression at one of its connections, that cannot be had as asked."""
+
+
+class FrozenMoved(FringeError):
+    """A tensor that had to stay as it was is another."""
+
+
+class FloorNotReached(FringeError):
+    """A compression that cost more than it was allowed to."""
+
+
+class SwapRefused(FringeError):
+    """A version that some machine could not load; the one before goes on serving everywhere."""
+
+
+class NotServed(EdgeError):
+    """A request that a deployed pipeline did not answer; `code` says why in one word, such as `busy` or `lost`."""
+
+    def __init__(self, message: str, code: str = "failed") -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class TransportError(EdgeError):
     """A channel between two hosts that could not be opened, or broke."""
 

@@ -7,12 +7,14 @@ import importlib.util
 import logging
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import flwr.app  # noqa: F401  Flower sets its logger's level when it is imported
+import pytest
 
 logging.getLogger("flwr").setLevel(logging.WARNING)
 
@@ -28,6 +30,42 @@ else:
     # Machines are slow when they are busy, and CI should fail for a change, not for a draw.
     settings.register_profile("flower-edge", deadline=None, derandomize=bool(os.environ.get("CI")))
     settings.load_profile("flower-edge")
+
+
+#: A file is run in one process. The longest come first, or one process would still be at them when the others are done.
+LONGEST = (
+    "quality/test_pages.py",
+    "quality/test_wheel.py",
+    "runtime/test_launcher.py",
+    "runtime/test_node_state_restart.py",
+    "store/test_reward_book_crash.py",
+    "benchmarks/test_split_deployment.py",
+    "benchmarks/test_pieces_stream_deployment.py",
+    "benchmarks/test_benchmark_simulation.py",
+    "benchmarks/test_topology_control.py",
+    "scenarios/test_gossip_scenario.py",
+    "strategies/test_split_peers.py",
+    "strategies/test_split_stream.py",
+    "strategies/test_resume.py",
+    "strategies/test_hierarchical.py",
+    "runtime/test_grid_review.py",
+    "quality/test_docstrings.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, else in the order in which they were found; none of the slow ones is lost."""
+    here = Path(__file__).parent
+    ranks = {here / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
+    for item in items:
+        if item.get_closest_marker("flwr") and not item.get_closest_marker("slow"):
+            raise pytest.UsageError(f"{item.nodeid} is marked flwr and not slow, so that it would run twice; mark both")
+    for name in ("slow", "flwr", "alone"):
+        for path in {item.path for item in items if item.get_closest_marker(name)}:
+            if f"mark.{name}" not in path.read_text("utf-8"):
+                # By this `make test` knows the files that it runs again.
+                raise pytest.UsageError(f"{path} has tests marked {name}, but 'mark.{name}' is not in its text")
 
 
 def pytest_collection_finish() -> None:

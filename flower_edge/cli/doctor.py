@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import chain
 from typing import Annotated, Final
 
 import typer
 
 from .checks import Check, every_check
+from .device_checks import device_checks
 from .runs import RootOption
 
 __all__ = ["register"]
@@ -33,7 +35,7 @@ def doctor(
     Example: flower-edge doctor
     """
     checks: list[Check] = []
-    for check in every_check(root):
+    for check in chain(every_check(root), device_checks()):
         checks.append(check)
         if not as_json:
             _show(check)

@@ -7,16 +7,35 @@ import sys
 import typer
 
 from ..errors import EdgeError
-from . import codecs, controllers, doctor, plan_split, report, rewards, run, runs, split_edge, watch
+from . import (
+    codecs,
+    compress,
+    controllers,
+    doctor,
+    node,
+    plan_split,
+    report,
+    rewards,
+    run,
+    runs,
+    split_edge,
+    stage,
+    watch,
+)
 
 app = typer.Typer(
     name="flower-edge",
-    help="Edge tiers for Flower: run an app, look at what it did, compare controllers, plan splits, check the machine.",
+    help=(
+        "Edge tiers for Flower: run an app, look at what it did, serve and compress a model on several machines, "
+        "compare controllers, plan splits, check the machine."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
-for verb in (run, runs, split_edge, watch, report, controllers, codecs, plan_split, rewards, doctor):
+for verb in (
+    run, runs, node, split_edge, stage, compress, watch, report, controllers, codecs, plan_split, rewards, doctor,
+):  # fmt: skip
     verb.register(app)
 
 

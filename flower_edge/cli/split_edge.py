@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib
 import json
 import signal
-import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from ..errors import ConfigError
 
-__all__ = ["register"]
+__all__ = ["models_named", "read_pem", "register"]
+
+#: Between two looks whether the process was told to end.
+_LOOK_S: Final = 0.2
 
 
 def register(app: typer.Typer) -> None:
@@ -57,11 +60,12 @@ def split_edge(
         raise ConfigError("--certificate and --key belong together: give both, or neither for no TLS on loopback")
     serving: Credentials = Insecure()
     if certificate is not None and key is not None:
-        serving = ServerTls(_read(certificate), _read(key))
-    dialling: Credentials = Insecure() if cloud_authority is None else TrustServer(_read(cloud_authority))
-    relay = SplitRelay(GrpcTransport(serving), host, port, GrpcTransport(dialling), cloud, models=_models(models))
-    ended = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+        serving = ServerTls(read_pem(certificate), read_pem(key))
+    dialling: Credentials = Insecure() if cloud_authority is None else TrustServer(read_pem(cloud_authority))
+    relay = SplitRelay(GrpcTransport(serving), host, port, GrpcTransport(dialling), cloud, models=models_named(models))
+    ended: list[int] = []
+    # No lock in a handler: it may come while this thread holds that lock.
+    before = signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     try:
         with relay:
             if as_json:
@@ -69,19 +73,30 @@ def split_edge(
             else:
                 typer.echo(f"listening on {host}:{relay.port} for devices; the cloud is at {cloud}")
             with suppress(KeyboardInterrupt):
-                ended.wait()
+                while not ended:
+                    time.sleep(_LOOK_S)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _read(path: Path) -> bytes:
+def read_pem(path: Path) -> bytes:
+    """What is in a file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror or error}); expected a PEM file") from None
 
 
-def _models(source: str) -> Mapping[str, Callable[..., Any]] | None:
+def models_named(source: str) -> Mapping[str, Callable[..., Any]] | None:
+    """The mapping of factories that `module:name` names; None of an empty one.
+
+    Raises:
+        ConfigError: there is none.
+    """
     if not source:
         return None
     module, _, name = source.partition(":")

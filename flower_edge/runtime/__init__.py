@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from .narrowed_grid import NarrowedGrid
     from .node_state import ImportedFrom, NodeState
     from .queries import ask_nodes, conditions_of, without_conditions
-    from .steps.decisions import Change, Continue, Detach, Drop, Progress, Replace, StepEvent, Stop
+    from .short_polling import ShortPolling
+    from .steps.decisions import Change, Continue, Detach, Drop, Progress, Renew, Replace, StepEvent, Stop
     from .steps.grid import SteppedGrid
     from .steps.period import UntilPeriodEnds
+    from .warm.settings import WarmSettings
     from .wrapped_grid import WrappedGrid
 
 __all__ = [
@@ -45,14 +47,17 @@ __all__ = [
     "NarrowedGrid",
     "NodeState",
     "Progress",
+    "Renew",
     "Replace",
     "RoundClock",
+    "ShortPolling",
     "StepEvent",
     "SteppedGrid",
     "Stop",
     "Trip",
     "UntilPeriodEnds",
     "VirtualClock",
+    "WarmSettings",
     "Work",
     "WrappedGrid",
     "ask_nodes",
@@ -76,11 +81,13 @@ _MODULES = {
     "narrowed_grid": ("NarrowedGrid",),
     "node_state": ("ImportedFrom", "NodeState"),
     "queries": ("ask_nodes", "conditions_of", "without_conditions"),
-    "steps.decisions": ("Change", "Continue", "Detach", "Drop", "Progress", "Replace", "StepEvent", "Stop"),
+    "short_polling": ("ShortPolling",),
+    "steps.decisions": ("Change", "Continue", "Detach", "Drop", "Progress", "Renew", "Replace", "StepEvent", "Stop"),
     "steps.grid": ("SteppedGrid",),
     "steps.period": ("UntilPeriodEnds",),
     "clock.trips": ("Trip",),
     "clock.virtual_clock": ("VirtualClock",),
+    "warm.settings": ("WarmSettings",),
     "wrapped_grid": ("WrappedGrid",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from .clock.trips import Trip
 from .wrapped_grid import chain
 
-__all__ = ["cutting_off", "last_duration_s", "last_trip", "now_s", "wait_until"]
+__all__ = ["awaits", "cutting_off", "last_duration_s", "last_trip", "now_s", "wait_until"]
 
 
 def now_s(grid: Grid) -> float | None:
@@ -55,10 +55,15 @@ def last_trip(grid: Grid, node_id: int) -> Trip | None:
     return found
 
 
-def _first_answer(grid: Grid, ability: str, node_id: int) -> Any:
+def awaits(grid: Grid, message_id: str) -> bool:
+    """Whether replies to a message are still to come, by the first grid in the chain that can tell; else False."""
+    return bool(_first_answer(grid, "awaits", message_id))
+
+
+def _first_answer(grid: Grid, ability: str, of: int | str) -> Any:
     for link in chain(grid):
         ask = getattr(link, ability, None)
-        if callable(ask) and (found := ask(node_id)) is not None:
+        if callable(ask) and (found := ask(of)) is not None:
             return found
     return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CLIENT_RAISED", "MESSAGE_UNAVAILABLE", "NODE_UNAVAILABLE", "REFUSED", "REPLY_UNAVAILABLE"]
+__all__ = ["CLIENT_RAISED", "DECLINED", "MESSAGE_UNAVAILABLE", "NODE_UNAVAILABLE", "REFUSED", "REPLY_UNAVAILABLE"]
 
 #: The client raised, or answered with something that is no reply.
 CLIENT_RAISED: Final = 2
@@ -20,3 +20,5 @@ REPLY_UNAVAILABLE: Final = 4
 NODE_UNAVAILABLE: Final = 5
 #: The server has not accepted what came back; ours, far above Flower's own.
 REFUSED: Final = 1001
+#: The terminal does not take part this time, for the reason it gives; ours, too.
+DECLINED: Final = 1002

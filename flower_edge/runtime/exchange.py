@@ -19,7 +19,7 @@ from ..errors import ModelMismatch, NobodyAdmitted, NobodyContributed, RoundFail
 from ..rounds import Round
 from ..wire import PACKET_SCHEMA, check_model, copy_content, error_reason, model_spec, weight_of
 from .codec_messages import folded_in
-from .error_codes import REFUSED
+from .error_codes import DECLINED, REFUSED
 from .flower_private import clone_message
 from .generators import derive_seed, seeded_call
 from .strategy_state import STATE, go_on_from, innermost
@@ -108,7 +108,7 @@ def train_once(
 
     Raises:
         NobodyContributed: messages were sent and nothing but errors, or nothing at all, came back; `NobodyAdmitted`
-            where a layer has refused some of it.
+            where a layer has refused some of it, or a terminal has declined.
         RoundFailed: the strategy could not merge what came.
         ModelMismatch: a node's arrays are not the model's; names both.
     """
@@ -122,7 +122,7 @@ def train_once(
     good = [reply for reply in replies if not reply.has_error()]
     asked = frozenset(message.metadata.dst_node_id for message in messages)
     if messages and not good:
-        if refused := [reply for reply in replies if reply.error.code == REFUSED]:
+        if refused := [reply for reply in replies if reply.error.code in (REFUSED, DECLINED)]:
             raise NobodyAdmitted(_nobody_admitted(round, replies, refused), asked)
         raise NobodyContributed(_nothing_usable(round, len(messages), replies, timeout_s), asked)
     if type(core) in STATE:

@@ -25,6 +25,7 @@ from flwr.serverapp import Grid
 
 from ..errors import ConfigError, NestingError, NotEnoughNodes, WireError
 from ..wire import error_reason
+from .abilities import awaits
 from .error_codes import MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, REPLY_UNAVAILABLE
 from .flower_private import clone_message, set_metadata
 from .node_properties import PROPERTIES, Property, properties_of
@@ -61,7 +62,7 @@ class Counts:
 
     Attributes:
         sent: messages handed to the proxy.
-        answered, errors: replies handed over, with content and with an error.
+        answered, errors: messages by their first reply that was handed over, with content or with an error.
         silent: messages given up without any reply (`sent` = answered + errors + silent + still waited for).
         resent: second copies sent to silent nodes.
         late: replies nobody waited for any more, answers to the other copy included; dropped. The last 1000 messages
@@ -78,7 +79,7 @@ class Counts:
 
 @dataclass
 class _Open:
-    """A message without an answer yet: its own id first, that of its second copy next."""
+    """A message with an answer to come: its own id first, that of its second copy next."""
 
     message: Message
     pushed_s: float
@@ -184,6 +185,7 @@ class GridProxy(WrappedGrid):
         self._properties: dict[int, dict[str, Property]] = {}
         self._durations_s: dict[int, float] = {}
         self._cut_offs: list[int] = []
+        self._in_parts = any(hasattr(link, "awaits") for link in chain(inner))
 
     @property
     def counts(self) -> Counts:
@@ -244,8 +246,9 @@ class GridProxy(WrappedGrid):
         questions = [Message(RecordDict(), node_id, f"query.{PROPERTIES}") for node_id in nodes]
         patience_s = min(self._join_timeout_s, self._deadline_s or math.inf)
         ids, replies = self._exchange(questions, patience_s, len(questions), counted=False)
+        told = {reply.metadata.reply_to_message_id: reply for reply in replies}
         for node_id, message_id in zip(nodes, ids, strict=True):
-            reply = replies.get(message_id)
+            reply = told.get(message_id)
             if reply is None:
                 continue
             if not reply.has_error():
@@ -270,7 +273,10 @@ class GridProxy(WrappedGrid):
         limits_s = [limit for limit in (timeout, self._deadline_s) if limit is not None]
         needed = min([quorum_count(self.quorum, len(batch)), *self._cut_offs[-1:]])
         ids, replies = self._exchange(batch, min(limits_s, default=None), needed)
-        return list(replies.values()) if self._order == "arrival" else [replies[i] for i in ids if i in replies]
+        if self._order == "arrival":
+            return replies
+        place = {message_id: at for at, message_id in enumerate(ids)}
+        return sorted(replies, key=lambda reply: place[reply.metadata.reply_to_message_id])
 
     @contextmanager
     def cut_off_at(self, count: int) -> Iterator[None]:
@@ -297,7 +303,10 @@ class GridProxy(WrappedGrid):
         return self._push(list(messages))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that have arrived, each given once, in the order of the ids, from the node that was asked."""
+        """Replies that have arrived, each given once, in the order of the ids, from the node that was asked.
+
+        On a `SteppedGrid` there may be several to one message, for the parts of its work, and from who did it.
+        """
         asked = list(dict.fromkeys(message_ids))
         replies = [self._count(*self._refused.pop(i)) for i in asked if i in self._refused]
         # Own ids before those of the copies: where both answers are there, the first message's is taken.
@@ -306,43 +315,52 @@ class GridProxy(WrappedGrid):
             return replies
         place = {message_id: position for position, message_id in enumerate(wanted)}
         came = [reply for reply in self.inner.pull_messages(wanted) if reply.metadata.reply_to_message_id in place]
-        for reply in sorted(came, key=lambda reply: place[reply.metadata.reply_to_message_id]):
+        came.sort(key=lambda reply: place[reply.metadata.reply_to_message_id])
+        for at, reply in enumerate(came):
             answered = reply.metadata.reply_to_message_id
             own = self._own_id.pop(answered, None)
             if own is None:
                 self._note_late(answered)
                 continue
             entry = self._open.pop(own)
-            # A SuperLink answers for a node with itself as the source: only the message tells who was meant.
-            set_metadata(reply, src_node_id=entry.node_id, reply_to_message_id=own)
+            # A SuperLink answers for a node with itself as the source: only the message tells who was meant. Who sends
+            # in slices says itself whose the work is: it may be another's.
+            source = reply.metadata.src_node_id if self._in_parts and not reply.has_error() else entry.node_id
+            set_metadata(reply, src_node_id=source, reply_to_message_id=own)
             self._abandon(entry, except_for=answered)
             if entry.message.metadata.message_type.partition(".")[0] == "train" and not reply.has_error():
-                self._durations_s[entry.node_id] = self._clock() - entry.pushed_s
+                self._durations_s[source] = self._clock() - entry.pushed_s
             replies.append(self._count(reply, entry.counted))
+            rest = (one.metadata.reply_to_message_id for one in came[at + 1 :])
+            if self._in_parts and (answered in rest or awaits(self.inner, answered)):
+                # Another part of the same work is to come: the message has been counted, and is not sent once more.
+                entry.ids, entry.counted, entry.resent = [answered], False, True
+                self._open[own], self._own_id[answered] = entry, own
         self._resend_to_silent(asked)
         return replies
 
     def _exchange(
         self, batch: list[Message], limit_s: float | None, needed: int, *, counted: bool = True
-    ) -> tuple[list[str], dict[str, Message]]:
-        """Ids in the order of the messages, and replies by id in the order they came."""
+    ) -> tuple[list[str], list[Message]]:
+        """Ids in the order of the messages, and replies in the order they came."""
         with undisturbed(self.inner):
             return self._wait_for(batch, limit_s, needed, counted)
 
     def _wait_for(
         self, batch: list[Message], limit_s: float | None, needed: int, counted: bool
-    ) -> tuple[list[str], dict[str, Message]]:
+    ) -> tuple[list[str], list[Message]]:
         self._drain_once()
         end_s = math.inf if limit_s is None else self._clock() + limit_s
         ids = self._push(batch, counted=counted)
-        replies: dict[str, Message] = {}
+        replies: list[Message] = []
         lingering = False
         while True:
-            replies |= {reply.metadata.reply_to_message_id: reply for reply in self.pull_messages(ids)}
-            if len(replies) == len(ids):
+            replies += self.pull_messages(ids)
+            if not any(message_id in self._open for message_id in ids):
                 return ids, replies
             now_s = self._clock()
-            if not lingering and sum(not reply.has_error() for reply in replies.values()) >= needed:
+            usable = {reply.metadata.reply_to_message_id for reply in replies if not reply.has_error()}
+            if not lingering and len(usable - self._open.keys()) >= needed:
                 lingering, end_s = True, min(end_s, now_s + self._linger_s)
             if now_s >= end_s:
                 break

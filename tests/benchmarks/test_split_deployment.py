@@ -16,6 +16,7 @@ APP = Path(__file__).parents[1] / "apps" / "split_app"
 
 
 @pytest.mark.slow
+@pytest.mark.flwr
 def test_a_deployment_over_the_stream_equals_the_run_in_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

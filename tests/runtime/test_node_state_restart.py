@@ -88,6 +88,7 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
 
 
 @pytest.mark.slow
+@pytest.mark.flwr
 def test_a_restarted_supernode_finds_its_file_and_says_what_it_lost(deployment: Deployment) -> None:
     deployment.start_superlink()
     supernode = deployment.start_supernode()

@@ -75,6 +75,7 @@ def test_the_hierarchy_of_the_readme_trains(
 
 
 @pytest.mark.slow
+@pytest.mark.flwr
 def test_the_hierarchy_of_the_readme_runs_through_flwr_run(tmp_path: Path) -> None:
     changed = tmp_path / "app"
     shutil.copytree(PRISTINE, changed, ignore=shutil.ignore_patterns("__pycache__"))

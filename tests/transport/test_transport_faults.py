@@ -23,7 +23,7 @@ from flower_edge.transport.grpc_server import GrpcServer
 from flower_edge.transport.grpc_transport import GrpcTransport
 from flower_edge.transport.transport import Connection, ConnectionClosed, Limits, TransportTimeout
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 LIMITS = Limits(keepalive_s=1.0, idle_s=60.0, close_s=2.0)
 

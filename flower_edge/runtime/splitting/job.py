@@ -16,11 +16,12 @@ __all__ = ["Job", "Outcome", "Patience"]
 
 @dataclass(frozen=True)
 class Patience:
-    """How long the service waits, in seconds.
+    """How long a service waits, in seconds.
 
     Attributes:
         silence_s: for the next frame of a device, its computing included.
-        dial_s: SplitFed v2 only, where batches take turns: from the first device's call until all others have called.
+        dial_s: from the first device's call until all others have called, where devices need one another: the batches
+            of SplitFed v2, which take turns, and the pieces of a chain.
         round_s: how long a token admits.
     """
 

@@ -10,14 +10,12 @@ A half and its optimiser are ordinary `ArrayRecord`s under the whole model's nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from flwr.app import ConfigRecord
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from ...errors import ProtocolError
 from ...splitting.order import ArchitectureSpec, WorkOrder
+from ..text_records import TextRecord
 
 __all__ = [
     "FRAME_RECORD",
@@ -52,36 +50,11 @@ Delay = Annotated[float, Field(ge=0.0, le=86_400.0)] | None
 Taken = Annotated[float, Field(ge=0.0, le=1e9)]
 
 
-class _Text(BaseModel):
-    """Plain values as one text in a record."""
+class _Text(TextRecord):
+    """Of split learning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    def write(self) -> ConfigRecord:
-        """As a record; what has its default is left out."""
-        return ConfigRecord({SCHEMA: self.model_dump_json(exclude_defaults=True)})
-
-    @classmethod
-    def read(cls, record: Mapping[str, Any] | None, *, sender: str) -> Self:
-        """From a record.
-
-        Raises:
-            ProtocolError: not one of this version, or a value that cannot be.
-        """
-        text = None if record is None else record.get(SCHEMA)
-        if not isinstance(text, str):
-            raise ProtocolError(
-                f"{sender} sent no {SCHEMA!r}; build its ClientApp with flower_edge.clients.split_client, and install "
-                "the same flower-edge version on both sides"
-            )
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "it"
-            raise ProtocolError(
-                f"{sender} sent a {cls.__name__} in which {where} = {str(first['input'])[:80]!r}: {first['msg']}"
-            ) from None
+    schema_name: ClassVar[str] = SCHEMA
+    made_with: ClassVar[str] = "split_client"
 
 
 class Asked(_Text):

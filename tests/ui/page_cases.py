@@ -15,7 +15,7 @@ MACHINES = ["camera", "gateway", "server"]
 CUTS = ("1", "3")
 
 
-def small_task(name: str = "own teacher", epochs: int = 1) -> CompressionTask:
+def small_task(name: str = "own teacher") -> CompressionTask:
     """Labels are what the model itself says, so that it is right before any compression."""
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -24,13 +24,13 @@ def small_task(name: str = "own teacher", epochs: int = 1) -> CompressionTask:
     x = torch.randn(240, 12)
     y = model(x).argmax(dim=1).detach()
     return CompressionTask(
-        name, model, x[:120], (x[120:180], y[120:180]), (x[180:], y[180:]), healing=Recipe(epochs=epochs)
+        name, model, x[:120], (x[120:180], y[120:180]), (x[180:], y[180:]), healing=Recipe(epochs=1)
     )  # fmt: skip
 
 
-def small_session(name: str = "own teacher", epochs: int = 1) -> CompressionSession:
+def small_session(name: str = "own teacher") -> CompressionSession:
     """Three machines, of which the first link is the slower one."""
-    return CompressionSession(small_task(name, epochs), Modelled(MACHINES, [Link(1e5, 0.010), Link(2e5, 0.005)]))
+    return CompressionSession(small_task(name), Modelled(MACHINES, [Link(1e5, 0.010), Link(2e5, 0.005)]))
 
 
 def settings(bandwidth: str = "3x") -> CompressionSettings:

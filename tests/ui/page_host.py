@@ -1,19 +1,34 @@
-"""Serves a page in a process of its own: `python page_host.py EPOCHS [TOKEN]` prints where, and ends with its input.
+"""Serves a page in a process of its own: `python page_host.py [TOKEN]` prints where, and ends with its input.
 
-More epochs of healing make an iteration last longer, so that somebody can press a button in the meantime.
+The first iteration of a compression goes on until a line comes in, so that somebody can press a button in the meantime,
+however long that takes.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 
 from page_cases import small_session
 
 from flower_edge.ui import ControlPage
 
-if __name__ == "__main__":
-    token = sys.argv[2] if len(sys.argv) > 2 else None
-    with small_session(epochs=int(sys.argv[1])) as session, ControlPage(session, port=0, token=token) as page:
+
+def serve_until_the_end_of_input(token: str | None) -> None:
+    go_on = threading.Event()
+    with small_session() as session, ControlPage(session, port=0, token=token) as page:
+
+        def held(*_: object) -> None:
+            if session.phase in ("running", "paused"):  # and not while it is prepared
+                go_on.wait()
+
+        session.task.model[1].register_forward_hook(held)  # type: ignore[operator]  # a sequence of layers
         print(page.url, flush=True)
-        sys.stdin.read()  # until whoever started it has enough
+        for _ in sys.stdin:
+            go_on.set()
+        go_on.set()
+
+
+if __name__ == "__main__":
+    serve_until_the_end_of_input(sys.argv[1] if len(sys.argv) > 1 else None)
     print("ended", flush=True)

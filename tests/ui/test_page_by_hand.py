@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -59,12 +60,13 @@ def by_hand(session: CompressionSession, steps: Callable[[User], Awaitable[None]
 
 
 async def until(true: Callable[[], bool], user: User) -> None:
-    """The page looks at the session every second."""
-    for _ in range(150):
+    """The page looks at the session every second; of a machine that is busy no haste is asked."""
+    latest_s = time.monotonic() + 120.0
+    while time.monotonic() < latest_s:
         with user:
             if true():
                 return
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1)
     raise AssertionError("it never came")
 
 
@@ -169,7 +171,7 @@ def test_what_is_refused_is_said_in_the_words_of_the_library(session: Compressio
 
 def test_a_version_is_rolled_back_to_and_iterating_resumes(session: CompressionSession) -> None:
     session.submit(settings())
-    assert session.wait(60) == "goals met"
+    assert session.wait(120) == "goals met"
 
     async def steps(user: User) -> None:
         with user:
@@ -189,7 +191,7 @@ def test_a_version_is_rolled_back_to_and_iterating_resumes(session: CompressionS
 
 def test_a_button_stays_where_it_is_while_links_are_measured_anew(session: CompressionSession) -> None:
     session.submit(settings())
-    session.wait(60)
+    session.wait(120)
 
     async def steps(user: User) -> None:
         def to_zero() -> Any:
@@ -212,7 +214,7 @@ def test_a_button_stays_where_it_is_while_links_are_measured_anew(session: Compr
 
 def test_a_submission_is_found_in_the_form_of_a_page_that_is_opened_later(session: CompressionSession) -> None:
     session.submit(settings("2.5x"))
-    session.wait(60)
+    session.wait(120)
 
     async def steps(user: User) -> None:
         assert labelled(user, "bandwidth, less by").value == 2.5
@@ -225,7 +227,7 @@ def test_a_submission_is_found_in_the_form_of_a_page_that_is_opened_later(sessio
 
 def test_a_link_is_set_by_hand_and_taken_back(session: CompressionSession) -> None:
     session.submit(settings())
-    session.wait(60)
+    session.wait(120)
 
     async def steps(user: User) -> None:
         assert not button(user, "Take it back").enabled
@@ -246,7 +248,7 @@ def test_a_link_is_set_by_hand_and_taken_back(session: CompressionSession) -> No
 
 def test_the_switch_shows_and_sets_whether_links_are_followed(session: CompressionSession) -> None:
     session.submit(settings())
-    session.wait(60)
+    session.wait(120)
     session.override_link(0, Link(1e6, 0.01))
 
     async def steps(user: User) -> None:

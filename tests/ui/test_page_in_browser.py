@@ -30,25 +30,31 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """A session of slow iterations, served by a process of its own."""
+def host() -> Iterator[subprocess.Popen[str]]:
+    """A session served by a process of its own, see `page_host`."""
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "page_host.py"), "400"],
+        [sys.executable, str(HERE / "page_host.py")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
+        yield process
     finally:
-        out, wrong = process.communicate(timeout=60)  # the end of its input ends it
+        out, wrong = process.communicate(timeout=120)  # the end of its input ends it
     assert (process.returncode, out, wrong) == (0, "ended\n", "")
+
+
+@pytest.fixture(scope="module")
+def url(host: subprocess.Popen[str]) -> str:
+    """Where it is."""
+    assert host.stdout is not None
+    return host.stdout.readline().strip()
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=3 * WAIT_MS)
         yield opened
         opened.close()
 
@@ -58,7 +64,9 @@ def choose(page: Any, label: str, option: str) -> None:
     page.get_by_role("option", name=option, exact=True).click()
 
 
-def test_a_compression_is_submitted_watched_paused_rolled_back_and_stopped(url: str, browser: Any) -> None:
+def test_a_compression_is_submitted_watched_paused_rolled_back_and_stopped(
+    host: subprocess.Popen[str], url: str, browser: Any
+) -> None:
     expect = playwright.expect
     expect.set_options(timeout=WAIT_MS)
     page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -86,6 +94,9 @@ def test_a_compression_is_submitted_watched_paused_rolled_back_and_stopped(url: 
     page.get_by_role("button", name="Submit").click()
     control.get_by_role("button", name="Pause").click()
     expect(status).to_contain_text("Paused: ")
+    assert host.stdin is not None
+    host.stdin.write("\n")  # the first iteration, which was held, comes to its end
+    host.stdin.flush()
     expect(page.get_by_role("img", name="bytes, camera -> gateway")).to_be_visible()
     control.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("button", name="Roll back to version 1")).to_be_visible()
@@ -117,7 +128,8 @@ def test_it_fits_and_can_be_read(url: str, browser: Any, width: int, scheme: str
     page.on("console", lambda message: said.append(message.text))
     page.goto(url)
     page.locator(".fe-main").wait_for()
-    page.wait_for_timeout(1500)
+    playwright.expect(page.get_by_role("status")).not_to_be_empty(timeout=WAIT_MS)  # it has been told what there is
+    page.evaluate(SETTLED)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     dark = page.evaluate("document.body.classList.contains('body--dark')")
     assert dark == (scheme == "dark")
@@ -127,6 +139,13 @@ def test_it_fits_and_can_be_read(url: str, browser: Any, width: int, scheme: str
     context.close()
     assert said == []
 
+
+#: Fonts are loaded, and colours that fade in are what they will be.
+SETTLED = """async () => {
+  await document.fonts.ready;
+  await Promise.allSettled(document.getAnimations().filter(one =>
+    one.effect.getComputedTiming().endTime < Infinity).map(one => one.finished));
+}"""
 
 #: Fields and buttons that have no name for who cannot see them.
 UNNAMED = """() => [...document.querySelectorAll('button, input, select, [role=switch], [role=checkbox]')].filter(one =>

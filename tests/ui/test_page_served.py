@@ -47,9 +47,9 @@ def host(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 @pytest.mark.slow
 def test_without_the_token_nothing_that_is_served_answers() -> None:
     with (
-        host("1", TOKEN) as (_, url),
-        httpx.Client(base_url=url, timeout=20) as client,
-        httpx.Client(base_url=url, timeout=20) as without,
+        host(TOKEN) as (_, url),
+        httpx.Client(base_url=url, timeout=60) as client,
+        httpx.Client(base_url=url, timeout=60) as without,
     ):
         let_in = client.get("/", params={"token": TOKEN}, follow_redirects=True)
         assert let_in.status_code == 200
@@ -80,7 +80,7 @@ def upgraded(url: str, way: str, *more: str) -> str:
         f"GET {way} HTTP/1.1", f"Host: {at.host}:{at.port}", "Connection: Upgrade", "Upgrade: websocket",
         "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *more, "", "",
     ]  # fmt: skip
-    with socket.create_connection((at.host, at.port or 80), timeout=20) as connected:
+    with socket.create_connection((at.host, at.port or 80), timeout=60) as connected:
         connected.sendall("\r\n".join(lines).encode())
         return connected.recv(200).decode(errors="replace").split("\r\n")[0]
 
@@ -113,7 +113,7 @@ def test_exports_are_the_sessions_own_and_a_second_page_is_refused() -> None:
         "import json, httpx\nfrom page_cases import settings, small_session\n"
         "from flower_edge.errors import ConfigError\nfrom flower_edge.ui import ControlPage\n"
         "with small_session() as session, ControlPage(session, port=0) as page:\n"
-        "    session.submit(settings())\n    session.wait(60)\n"
+        "    session.submit(settings())\n    session.wait(120)\n"
         "    assert httpx.get(f'{page.url}export/iterations.csv').text == session.csv()\n"
         "    exported = httpx.get(f'{page.url}export/session.json')\n"
         "    assert json.loads(exported.text) == json.loads(session.json())\n"
@@ -124,7 +124,7 @@ def test_exports_are_the_sessions_own_and_a_second_page_is_refused() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        capture_output=True, text=True, cwd=HERE, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, cwd=HERE, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "one per process" in done.stdout

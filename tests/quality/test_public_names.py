@@ -639,6 +639,19 @@ PUBLIC = {
         "width_groups",
         "width_variants",
     },
+    "flower_edge.telemetry": {
+        "DEFAULT_METRICS_PORT",
+        "Counter",
+        "Gauge",
+        "Histogram",
+        "JsonLines",
+        "Metrics",
+        "MetricsServer",
+        "log_about",
+        "log_context",
+        "log_to_json",
+        "metrics_app",
+    },
     "flower_edge.tuning": {
         "ByScore",
         "Choice",
@@ -759,6 +772,7 @@ def test_a_name_that_is_not_there_is_refused_and_the_public_ones_are_listed() ->
         ("from flower_edge.strategies import Split", ("torch", "ray")),
         ("from flower_edge.clients import split_client", ("torch", "ray")),
         ("import flower_edge.peers", ("flwr", "numpy", "scipy")),
+        ("import flower_edge.telemetry", ("flwr", "numpy", "prometheus_client", "asyncio")),
         ("import flower_edge.codecs", ("torch", "flwr", "numba", "scipy", "networkx")),
     ],
 )

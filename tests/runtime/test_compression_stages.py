@@ -74,7 +74,8 @@ def answered_by_one_version(session: CompressionSession, found: list[tuple[int, 
 
 
 def test_it_compresses_under_traffic_is_restarted_and_follows_its_links(stages: LocalStages, tmp_path: Path) -> None:
-    wanted = settings(bandwidth=None, latency="40 ms", metric="loss", drop=0.5, live=True)
+    # A share of what it takes now: how many milliseconds that is depends on what else the machine does.
+    wanted = settings(bandwidth=None, reduction="30 %", metric="loss", drop=0.5, live=True)
     first = CompressionSession(task(), stages, folder=tmp_path, follow_s=0.5, look_s=0.2)
     first.submit(settings(bandwidth="3x", metric="loss", drop=0.5))
     wait_until(lambda: first.phase not in ("idle", "preparing"))
@@ -106,7 +107,8 @@ def test_it_compresses_under_traffic_is_restarted_and_follows_its_links(stages: 
         with traffic(second) as more:
             second.submit(wanted)
             wait_until(lambda: second.phase in ("goals met", "floor reached"))
-            stages.relink("camera -> gateway", Link(2e4, 0.005))
+            # So slow that it tells even where frames have become as short as they can.
+            stages.relink("camera -> gateway", Link(3e3, 0.005))
             wait_until(lambda: any("has degraded" in one["text"] for one in second.told()["events"]))
             stages.relink(0, LINKS[0])
             wait_until(lambda: any("has recovered" in one["text"] for one in second.told()["events"]))

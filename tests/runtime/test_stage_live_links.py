@@ -43,7 +43,7 @@ def test_short_frames_with_what_threads_add_do_not_move_an_estimate_that_a_probe
         now_s += 0.1
         size = probing.due_bytes(now_s, seen) or 64
         seconds = max(0.0, link.seconds(size) + random.normal(0.001, 0.002))
-        tells = size > 64 or probing.tells(size, seconds, seen)
+        tells = size > 64 or probing.tells(size, seconds, seen, now_s)
         before = seen
         seen = seen.sent(size, seconds, tells=tells, silent_s=probing.arrived(size, now_s), probe=size > 64)
         if size > 64:
@@ -55,12 +55,39 @@ def test_short_frames_with_what_threads_add_do_not_move_an_estimate_that_a_probe
     assert seen.transfers == 601 - probes
 
 
-def test_a_short_frame_that_is_much_too_late_does_say_that_a_link_became_slow() -> None:
+def test_a_short_frame_that_is_much_too_late_brings_the_next_probe_forward() -> None:
     probing, seen = Probing(10.0), steady(Link(1e6))
-    probing.due_bytes(1.0, seen)
-    assert not probing.tells(64, 0.005, seen)
-    assert probing.tells(64, 0.050, seen)
-    assert probing.tells(2000, 0.001, seen)
+    probing.arrived(64, 0.5)
+    assert probing.due_bytes(1.0, seen)
+    probing.arrived(64, 1.2)
+    assert not probing.tells(64, 0.005, seen, 1.2)
+    assert not probing.due_bytes(3.0, seen)
+    assert not probing.tells(64, 0.050, seen, 3.0)  # it may as well have waited for a thread
+    assert probing.due_bytes(3.1, seen)
+    probing.arrived(64, 3.2)
+    assert not probing.tells(64, 0.050, seen, 3.2)
+    assert not probing.due_bytes(3.3, seen)  # not more than one a second
+    assert probing.due_bytes(4.2, seen)
+    assert probing.tells(2000, 0.001, seen, 5.0)
+
+
+def test_short_frames_that_are_all_late_do_not_drag_an_estimate_down() -> None:
+    probing, seen = Probing(10.0), steady(Link(1e6))
+    probing.due_bytes(0.5, seen)
+    for number in range(1000):
+        now_s = 1.0 + 0.1 * number
+        tells = probing.tells(64, 0.060, seen, now_s)
+        seen = seen.sent(64, 0.060, tells=tells, silent_s=probing.arrived(64, now_s))
+    assert seen.link.goodput_bps == pytest.approx(1e6)
+
+
+def test_under_steady_traffic_a_probe_waits_for_a_second_and_then_goes_behind_the_others() -> None:
+    probing, seen = Probing(10.0), steady(Link(1e6))
+    probing.arrived(64, 0.5)
+    probing.due_bytes(0.5, seen)
+    probing.arrived(64, 10.0)
+    assert not probing.due_bytes(10.6, seen, alone=False)
+    assert probing.due_bytes(11.6, seen, alone=False)
 
 
 def test_nothing_is_probed_where_nothing_was_sent_or_frames_say_enough_or_it_is_off() -> None:

@@ -9,8 +9,8 @@ from ...fringe.links import Link
 
 __all__ = ["LinkWatch", "changed", "described"]
 
-#: A link has degraded when it takes twice as long, and recovered when it takes less than a quarter longer.
-_WORSE, _AGAIN = 2.0, 1.25
+#: A link has degraded when it takes twice as long, and recovered when it takes less than half as long again.
+_WORSE, _AGAIN = 2.0, 1.5
 #: So often in a row: what is measured of a busy machine swings.
 _LOOKS: Final = 3
 #: Other frames differ by less, and so do clocks.
@@ -59,6 +59,7 @@ class LinkWatch:
         self._good = dict(enumerate(links))
         self._worse: set[int] = set()
         self._looks: dict[int, int] = {}
+        self._better: dict[int, list[Link]] = {}
 
     def look(self, links: Sequence[Link], sizes_bytes: Sequence[int]) -> list[str]:
         """Sentences on what has changed since it looked last.
@@ -83,6 +84,11 @@ class LinkWatch:
                 else:
                     self._worse.add(number)
                     said.append(f"link {name} has degraded: {described(good)} before, {described(link)} now")
-            elif not worse and now_s < good_s:
-                self._good[number] = link
+            # It is as good as it was found so often in a row; one lucky look is not what it has to come back to.
+            better = self._better.setdefault(number, [])
+            better.append(link)
+            del better[:-_LOOKS]
+            least = max(better, key=lambda one: one.seconds(size))
+            if not worse and len(better) == _LOOKS and least.seconds(size) < good_s:
+                self._good[number] = least
         return said

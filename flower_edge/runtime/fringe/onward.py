@@ -264,7 +264,7 @@ class Onward:
             self._estimate = before.sent(
                 sent.size_bytes,
                 seconds,
-                tells=sent.probe or self._probing.tells(sent.size_bytes, seconds, before),
+                tells=sent.probe or self._probing.tells(sent.size_bytes, seconds, before, came_s),
                 silent_s=self._probing.arrived(sent.size_bytes, came_s),
                 probe=sent.probe,
             )
@@ -313,13 +313,14 @@ class Onward:
                     with self._lock:
                         if not self._sent:  # else a frame was in its way
                             self._estimate = self._estimate.probed(seconds)
+            if connection is not None:
                 self._probe(connection)
 
     def _probe(self, connection: Connection) -> None:
-        """Send a frame that measures goodput, if it is time and nothing is under way."""
+        """Send a frame that measures goodput, if it is time."""
         with self._lock:
             now_s = time.monotonic()
-            size_bytes = 0 if self._sent or self._unmeasured else self._probing.due_bytes(now_s, self._estimate)
+            size_bytes = self._probing.due_bytes(now_s, self._estimate, alone=not self._unmeasured)
             if not size_bytes:
                 return
             number = next(self._numbers)

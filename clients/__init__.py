@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .gradients import gradient_mod
     from .measure import measure_conditions
     from .period import PeriodMod, period_mod
+    from .log_lines import logging_mod
     from .pieces import pieces_client
     from .policy_mod import PolicyMod
     from .properties import answer_properties
@@ -52,6 +53,7 @@ __all__ = [
     "period_mod",
     "pieces_client",
     "request",
+    "logging_mod",
     "request_to_join",
     "share_data",
     "sharing_mod",
@@ -88,6 +90,7 @@ _MODULES = {
         "period_mod",
     ),
     "pieces": ("pieces_client",),
+    "log_lines": ("logging_mod",),
     "policy_mod": ("PolicyMod",),
     "properties": ("answer_properties",),
     "sharing": (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import getLogger
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,6 +19,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from flower_edge.errors import ConfigError, ModelMismatch, NobodyAdmitted, NobodyContributed, ResumeError
 from flower_edge.events import Event
+from flower_edge.monitoring.links import Link, links_row
 from flower_edge.rounds import Round
 from flower_edge.runtime.abilities import now_s
 from flower_edge.runtime.exchange import evaluate_once, train_once
@@ -27,6 +28,8 @@ from flower_edge.runtime.strategy_state import load_strategy_state, strategy_sta
 from flower_edge.runtime.wrapped_grid import grid_state, load_grid_state
 from flower_edge.store.rows import Row
 from flower_edge.store.run_folder import RunFolder
+from flower_edge.telemetry import log_about, log_context, log_to_json
+from flower_edge.telemetry.json_lines import wanted_by_environment
 from flower_edge.wire import arrays_of, check_model, model_spec, records_from_tree, records_to_tree
 
 from .idling import LetGo, let_pass, too_few
@@ -55,6 +58,7 @@ class RoundReport:
         traffic: what layers inside the cells measured in this round so far, by cell.
         events: things worth telling.
         refused: why nothing of what came was merged, where every reply was refused.
+        links: links between nodes as they are now; none where the strategy knows of none.
     """
 
     arrays: ArrayRecord | None = None
@@ -64,6 +68,7 @@ class RoundReport:
     traffic: dict[str, dict[str, float]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     refused: NobodyAdmitted | None = None
+    links: tuple[Link, ...] = ()
 
 
 class Work(Protocol):
@@ -104,6 +109,15 @@ class Tells(Protocol):
         ...
 
 
+@runtime_checkable
+class Linked(Protocol):
+    """A strategy that knows the links between its nodes."""
+
+    def links(self) -> tuple[Link, ...]:
+        """As they are now; none where nothing is new."""
+        ...
+
+
 @dataclass(frozen=True)
 class FlatWork:
     """One Flower strategy and its nodes.
@@ -123,6 +137,8 @@ class FlatWork:
         report = self._train(grid, number, arrays, config, timeout_s)
         if isinstance(self.strategy, Tells):
             report.events.extend(self.strategy.events())
+        if isinstance(self.strategy, Linked):
+            report.links = self.strategy.links()
         return report
 
     def _train(
@@ -177,6 +193,7 @@ def _counts(sent: int, failed: int) -> dict[str, float]:
     return {"nodes_sampled": sent, "nodes_replied": sent - failed, "nodes_failed": failed}
 
 
+@log_context(round=None)
 def drive(
     work: Work,
     grid: Grid,
@@ -205,6 +222,9 @@ def drive(
         raise ConfigError(f"num_rounds = {num_rounds}: expected 0 or more")
     train_config = ConfigRecord() if train_config is None else train_config
     evaluate_config = ConfigRecord() if evaluate_config is None else evaluate_config
+    if wanted_by_environment():
+        log_to_json()
+    log_about(run=None if run is None else run.path.name)
     result, arrays, first = Result(), initial_arrays, 1
     session = _Session(work, grid, run, train_config, evaluate_config)
     refusals = 0
@@ -228,6 +248,7 @@ def drive(
 
     started_s = time.monotonic()
     for number in range(first, num_rounds + 1):
+        log_about(round=number)
         log.info("")
         log.info("[ROUND %s/%s]", number, num_rounds)
         trained = work.train(grid, number, arrays, train_config, timeout)
@@ -263,7 +284,7 @@ def drive(
         session.scored(Round(number), central if central is not None else evaluated.metrics)
         scores = central or evaluated.metrics
         session.finish_round(number, arrays, result, scores, traffic, refusals, last=number == num_rounds)
-        if reason := session.stop(Round(number)):
+        if reason := session.stop(Round(number)) or session.asked_to_stop():
             log.info("Stopping after round %d: %s", number, reason)
             if number < num_rounds:
                 session.events(number, step_events(grid, ended=True))
@@ -301,6 +322,11 @@ class _Session:
         hook = getattr(self.grid, "stop", None)
         return (None if hook is None else hook(round)) or self.work.stop(round)
 
+    def asked_to_stop(self) -> str | None:
+        """By a person, for whom the run's folder is all there is to get hold of."""
+        asked = None if self.run is None else self.run.stop_asked()
+        return None if asked is None else f"asked to: {asked}"
+
     # -- records
 
     def record(self, kind: str, number: int, values: Mapping[str, Any], cell: str = "") -> None:
@@ -315,6 +341,8 @@ class _Session:
             self.record("nodes", number, report.counts)
         for cell, values in report.cells.items():
             self.record(kind, number, values, cell=cell)
+        if self.run is not None and report.links:
+            self.run.record_rows([replace(links_row(number, report.links), virtual_s=self.virtual_s())])
         self.events(number, report.events)
 
     def events(self, number: int, events: Iterable[Event]) -> None:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
 from ..errors import ConfigError
-from .happenings import Dots, Timeline
-from .rounds import RoundLine
+from ..monitoring.happenings import Dots, Timeline
+from ..monitoring.rounds import RoundLine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

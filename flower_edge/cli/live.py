@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..monitoring.rounds import RoundLine, latest, round_lines, total
 from ..store.metrics import Row, parse_lines
 from .columns import columns, ratio, seconds, traffic
-from .rounds import RoundLine, latest, round_lines, total
 from .table import HEAD, cells, took_s
 
 if TYPE_CHECKING:

@@ -7,11 +7,13 @@ import sys
 import typer
 
 from ..errors import EdgeError
+from ..telemetry.json_lines import log_to_json, wanted_by_environment
 from . import (
     codecs,
     compress,
     controllers,
     doctor,
+    metrics,
     node,
     plan_split,
     report,
@@ -34,7 +36,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    run, runs, node, split_edge, stage, compress, watch, report, controllers, codecs, plan_split, rewards, doctor,
+    run, runs, node, split_edge, stage, compress, watch, report, metrics, controllers, codecs, plan_split, rewards,
+    doctor,
 ):  # fmt: skip
     verb.register(app)
 
@@ -42,6 +45,8 @@ for verb in (
 def main() -> None:
     """Run the command line; a user's mistake ends in one clear line on stderr and exit code 2, never in a traceback."""
     try:
+        if wanted_by_environment():
+            log_to_json()
         app()
     except EdgeError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

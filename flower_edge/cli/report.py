@@ -15,15 +15,16 @@ from typing import Annotated, Any, Final
 import typer
 
 from ..errors import ConfigError
+from ..monitoring.happenings import Happening, Timeline, by_round, happenings, shown, timeline
+from ..monitoring.overview import duration_s
+from ..monitoring.rounds import RoundLine, cells_of, latest, rounds_of, total
+from ..monitoring.standing import standing
 from ..store.atomic import write_bytes
 from ..store.run_folder import RunFolder
 from .charts import charts_of, save_png, timeline_chart, to_svg
 from .columns import count, ratio, seconds, traffic
-from .happenings import Happening, Timeline, by_round, happenings, shown, timeline
 from .pictures import pictures_in
-from .rounds import RoundLine, cells_of, latest, rounds_of, total
-from .runs import RootOption, duration_s
-from .standing import standing
+from .runs import RootOption
 from .table import took_s
 
 __all__ = ["register", "write_report"]

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import EdgeError
-from ..store.json_file import to_json_value
+from ..monitoring.overview import overview
 from ..store.places import runs_root
 from ..store.run_folder import RunFolder
 from .columns import columns, count, ratio, seconds, traffic
-from .rounds import latest, rounds_of, total
 
-__all__ = ["RootOption", "duration_s", "overview", "register"]
+__all__ = ["RootOption", "register"]
 
 #: `--root`, the same for every verb that names a run.
 RootOption = Annotated[
@@ -73,37 +70,6 @@ def runs(
     for line in lines:
         table.add_row(*line[:1], f"[{_STYLES[line[1]]}]{line[1]}[/]", *line[2:])
     console.print(table)
-
-
-def overview(run: RunFolder) -> dict[str, Any]:
-    """A run in ten JSON values; what was not recorded is None."""
-    try:
-        lines = rounds_of(run)
-    except EdgeError:  # damaged metrics: the run is still there
-        lines = []
-    bits = [value for value in (total(lines, "up_bits"), total(lines, "down_bits")) if value is not None]
-    return {
-        "folder": run.path.name,
-        "path": str(run.path),
-        "name": run.name,
-        "status": run.status,
-        "started_at": run.info["started_at"],
-        "rounds": max((line.round for line in lines), default=0),
-        "accuracy": to_json_value(latest(lines, "accuracy")),
-        "loss": to_json_value(latest(lines, "loss")),
-        "payload_bits": sum(bits) if bits else None,
-        "duration_s": duration_s(run, latest(lines, "wall_s")),
-        "error": run.info.get("error"),
-    }
-
-
-def duration_s(run: RunFolder, last_row_s: float | None = None) -> float | None:
-    """Seconds from start to end; of a run that goes on, to now; of an interrupted one, to its last row."""
-    if run.status == "interrupted":
-        return last_row_s
-    end = run.info.get("finished_at")
-    moment = datetime.fromisoformat(end) if end else datetime.now(UTC)
-    return max(0.0, (moment - datetime.fromisoformat(run.info["started_at"])).total_seconds())
 
 
 def _texts(entry: Mapping[str, Any]) -> list[str]:

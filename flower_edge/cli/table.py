@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ..monitoring.rounds import RoundLine, latest, rounds_of, total
 from ..store.run_folder import RunFolder
 from .columns import columns, count, ratio, seconds, traffic
-from .rounds import RoundLine, latest, rounds_of, total
 
 __all__ = ["HEAD", "cells", "final_table"]
 

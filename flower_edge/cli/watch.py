@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from ..monitoring.overview import overview
 from ..store.run_folder import RunFolder
 from .live import LiveView
-from .runs import RootOption, overview
+from .runs import RootOption
 
 __all__ = ["register"]
 

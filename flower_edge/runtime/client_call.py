@@ -10,13 +10,16 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from logging import getLogger
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from ..errors import ConfigError
+from ..telemetry import log_context
 from ..wire import copy_content
+from .call_log import about_call
 from .error_codes import CLIENT_RAISED
 from .generators import seeded_call
 from .node_state import folder_of
@@ -71,11 +74,8 @@ def run_client(
     known = frozenset() if folder is None else folder.names()
     try:
         client = app if isinstance(app, ClientApp) else app()
-        if seed is None:
+        with log_context(**about_call(message, context)), nullcontext() if seed is None else seeded_call(seed):
             reply = client(message, working)
-        else:
-            with seeded_call(seed):
-                reply = client(message, working)
         if not isinstance(reply, Message):
             raise TypeError(f"the client returned {type(reply).__name__}, expected Message(content, reply_to=message)")
         if reply.metadata.reply_to_message_id != message.metadata.message_id:

@@ -8,9 +8,10 @@
         checkpoints/    round-00013.safetensors: state before that round, the last two
         summary.json    the result in a few numbers
         artifacts/      pictures and pages
+        stop.json       a request to stop after the round that goes on
 
 Nothing here runs a round or draws a picture. One process writes a run folder, any number read it, also while it is
-written and after the writer was killed.
+written and after the writer was killed; all that a reader may write is the request to stop.
 """
 
 from __future__ import annotations
@@ -193,6 +194,34 @@ class RunFolder:
         if status == "running" and self._metrics is None and is_gone(self._info["process"]):
             return "interrupted"
         return status
+
+    def ask_to_stop(self, why: str) -> None:
+        """Ask whoever runs it to end it after the round that goes on; it can be resumed like one that a limit stopped.
+
+        The round loop of flower-edge's strategies looks for this; a loop of somebody else's may not.
+
+        Args:
+            why: a few words, for the log and the record.
+
+        Raises:
+            ConfigError: it does not run.
+            OSError: its folder cannot be written to.
+        """
+        if self.status != "running":
+            raise ConfigError(f"{self.path.name} is {self.status}; only a run that goes on can be asked to stop")
+        write_json(
+            self.path / "stop.json", {"why": why[:300], "asked_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        )
+
+    def stop_asked(self) -> str | None:
+        """Why it is to stop; None where nobody has asked for it."""
+        path = self.path / "stop.json"
+        if not path.exists():
+            return None
+        try:
+            return str(read_json(path)["why"])
+        except (DataError, KeyError, TypeError):  # written by hand: the wish is plain all the same
+            return "stop.json"
 
     @property
     def artifacts(self) -> Path:

@@ -9,10 +9,11 @@ Source: the text format is that of Prometheus, https://prometheus.io/docs/instru
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..errors import ConfigError
 from .instruments import DEFAULT_BOUNDS_S, MOST_SERIES, Counter, Gauge, Histogram, Instrument
@@ -127,6 +128,19 @@ class Metrics:
             from prometheus_client import generate_latest
         except ImportError as error:
             raise ConfigError(f"{error}; type: pip install prometheus-client") from error
+        self._refresh()
+        return generate_latest(self).decode()
+
+    def samples(self) -> list[dict[str, Any]]:
+        """All of it as JSON values: name, labels and value of each; NaN and infinities as texts."""
+        self._refresh()
+        return [
+            {"name": sample.name, "labels": dict(sample.labels), "value": _json_number(sample.value)}
+            for family in self.collect()
+            for sample in family.samples
+        ]
+
+    def _refresh(self) -> None:
         with self._lock:
             before = list(self._before)
         for refresh in before:
@@ -134,7 +148,6 @@ class Metrics:
                 refresh()
             except Exception:
                 log.warning("metrics are told without what one of them looks up", exc_info=True)
-        return generate_latest(self).decode()
 
     def collect(self) -> Iterator[Metric]:
         """What a registry of `prometheus_client` takes: `registry.register(metrics)` puts these beside others."""
@@ -162,3 +175,7 @@ class Metrics:
             for metric, number in folded.items():
                 told.add_metric([_PREFIX + metric], number)
             yield told
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -6,11 +6,12 @@ import numpy as np
 
 from flower_edge.control.controller import Control, Observation
 from flower_edge.control.costs import objective, round_time_s
+from flower_edge.monitoring.links import Link
 
 from .group import Group
 from .timing import reached
 
-__all__ = ["figures"]
+__all__ = ["figures", "links_told"]
 
 
 def figures(group: Group, seen: Observation, control: Control) -> dict[str, float]:
@@ -26,3 +27,29 @@ def figures(group: Group, seen: Observation, control: Control) -> dict[str, floa
         "out_of_reach": float(control.in_use.sum() - able.in_use.sum()),
         "self_weight": float(control.self_weights.mean()) if topology.nodes else 1.0,
     }
+
+
+def links_told(group: Group) -> tuple[Link, ...]:
+    """Links that were in use in the last round: B S, C with latency, and W of each; none before the first round."""
+    seen, control, topology = group.seen, group.mixing, group.topology
+    if seen is None or control is None:
+        return ()
+    bandwidth_bps = control.bandwidth_hz * seen.spectral_efficiency
+    took_s = seen.transfer_s(topology, control.bandwidth_hz)
+    took_s = took_s + seen.latency_s if len(seen.latency_s) else took_s
+    names = group.env.numbers
+    return tuple(
+        Link(
+            str(names[topology.sender[k]]),
+            str(names[topology.receiver[k]]),
+            _known(bandwidth_bps[k]),
+            _known(took_s[k]),
+            float(control.weights[k]),
+            group.last_round,
+        )
+        for k in np.flatnonzero(control.in_use)
+    )
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -30,6 +30,7 @@ from flower_edge.control.controller import Controller
 from flower_edge.errors import ConfigError, ProtocolError
 from flower_edge.events import Event
 from flower_edge.runtime.abilities import now_s, wait_until
+from flower_edge.monitoring.links import Link
 from flower_edge.runtime.strategy_state import check_settings
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.topology.topology import Topology
@@ -39,7 +40,7 @@ from flower_edge.wire import arrays_of, model_spec, record_of
 from .arguments import check_arguments, check_codec, check_grid, check_options
 from .averaging import Averaging
 from .evaluation import evaluate_messages, evaluation_metrics
-from .figures import figures
+from .figures import figures, links_told
 from .founder import Founder
 from .group import Group
 from .initial import Initial
@@ -303,6 +304,7 @@ class Gossip(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The mean of the workers' models, and what the round was like; the control of the next round is decided."""
+
         group = self._group
         if group is None or self._grid is None:
             raise ProtocolError("aggregate_train before configure_train: Gossip knows no workers yet")
@@ -406,6 +408,10 @@ class Gossip(Strategy):
             **self._progress.state_dict(),
             "letters": self._post.letters(),
         }
+    def links(self) -> tuple[Link, ...]:
+        """Links in use with what they carry and take, as of the last round."""
+        return () if self._group is None else links_told(self._group)
+
 
     def _settings(self) -> dict[str, Any]:
         """What a checkpoint must have been made with."""

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flower_edge.cli.charts import save_png, timeline_chart, to_svg
-from flower_edge.cli.happenings import Happening, by_round, happenings, shown, timeline
 from flower_edge.cli.pictures import pictures_in
 from flower_edge.cli.report import write_report
 from flower_edge.events import Event
+from flower_edge.monitoring.happenings import Happening, by_round, happenings, shown, timeline
 from flower_edge.store import RunFolder
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -13,8 +13,8 @@ import pytest
 
 from flower_edge.cli.charts import charts_of, to_svg
 from flower_edge.cli.report import write_report
-from flower_edge.cli.rounds import RoundLine
 from flower_edge.errors import ConfigError
+from flower_edge.monitoring.rounds import RoundLine
 from flower_edge.store import RunFolder
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flower_edge.cli.columns import columns, count, ratio, seconds, traffic
-from flower_edge.cli.rounds import RoundLine, cells_of, latest, round_lines, rounds_of, total
 from flower_edge.cli.table import final_table, took_s
+from flower_edge.monitoring.rounds import RoundLine, cells_of, latest, round_lines, rounds_of, total
 from flower_edge.store import Row, RunFolder
 
 

@@ -13,8 +13,8 @@ from test_cli_report import Page
 from flower_edge.cli.picture_tables import MOST_COLUMNS, MOST_LINES, PictureTable, table_beside
 from flower_edge.cli.pictures import pictures_in
 from flower_edge.cli.report import write_report
-from flower_edge.cli.standing import standing
 from flower_edge.events import Event
+from flower_edge.monitoring.standing import standing
 from flower_edge.store import RunFolder
 
 #: One white pixel.

@@ -104,6 +104,7 @@ PUBLIC = {
         "measure_conditions",
         "period_mod",
         "pieces_client",
+        "logging_mod",
         "request",
         "request_to_join",
         "share_data",
@@ -583,6 +584,7 @@ PUBLIC = {
     "flower_edge.rewards": {
         "MICRO_PER_CREDIT",
         "Budget",
+    "flower_edge.monitoring": {"Link", "RunExporter", "RunFollower", "RunState", "links_row", "serve_metrics"},
         "Claim",
         "Enrolled",
         "Enrolment",

@@ -352,7 +352,7 @@ def test_silence_is_counted_as_failed() -> None:
 
 
 def test_traffic_of_cells_is_counted_once_and_not_for_a_skipped_cell(tmp_path: Path) -> None:
-    from flower_edge.cli.rounds import cells_of, rounds_of
+    from flower_edge.monitoring.rounds import cells_of, rounds_of
 
     def cells(grid: Grid, round: Round) -> dict[str, list[int]]:
         return {"a": [1000, 1001, 1002], "b": [1003, 1004] if round.cloud == 1 else [1003]}

@@ -20,6 +20,7 @@ from flower_edge.control import (
     WeightsOnly,
 )
 from flower_edge.errors import ConfigError
+from flower_edge.monitoring import RunFollower
 from flower_edge.runtime import LocalGrid
 from flower_edge.runtime.clock.round_clock import RoundClock
 from flower_edge.store import RunFolder
@@ -50,6 +51,32 @@ def test_links_that_come_and_go_by_a_schedule_are_no_news(tmp_path: Path, name: 
     world = set_up("nlos", 1, nodes=NODES)
     told = happened(Gossip(SCHEDULES[name], world=world, fraction_evaluate=0.0), tmp_path)
     assert not {"pruned", "revived"} & {event["what"] for event in told}
+
+
+def test_links_in_use_are_recorded_with_what_they_carry_and_take(tmp_path: Path) -> None:
+    world = set_up("nlos", 1, nodes=NODES)
+    strategy = Gossip(Equal(), world=world, payload_bits=61_706 * 32, fraction_evaluate=0.0)
+    with (
+        RunFolder.create("test", config={}, seed=0, path=tmp_path / "r") as folder,
+        LocalGrid(make_app(), NODES) as grid,
+    ):
+        strategy.start(RoundClock(grid), model(), 2, run=folder)
+    follower = RunFollower(tmp_path / "r")
+    links = follower.look().links_now()
+    assert strategy.group is not None
+    assert len(links) == strategy.group.topology.links
+    assert {link.round for link in links} == {2}
+    assert {link.sender for link in links} == {link.receiver for link in links} == set(map(str, range(NODES)))
+    for link in links:
+        assert link.bandwidth_bps is not None
+        assert link.delay_s is not None
+        # What a link takes is what it carries, and no more: D = B S C.
+        assert link.bandwidth_bps * link.delay_s == pytest.approx(61_706 * 32, rel=1e-3)
+    weight = dict.fromkeys(map(str, range(NODES)), 0.0)
+    for link in links:
+        assert link.weight is not None
+        weight[link.receiver] += link.weight
+    assert all(0.0 < sum_ < 1.0 for sum_ in weight.values())
 
 
 REACTING: dict[str, Any] = {

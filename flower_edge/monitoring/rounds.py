@@ -15,7 +15,18 @@ from dataclasses import dataclass, fields
 from ..store.metrics import Row
 from ..store.run_folder import RunFolder
 
-__all__ = ["ACCURACY", "LOSS", "CellLine", "RoundLine", "cells_of", "latest", "round_lines", "rounds_of", "total"]
+__all__ = [
+    "ACCURACY",
+    "LOSS",
+    "CellLine",
+    "RoundLine",
+    "cells_of",
+    "latest",
+    "line_of",
+    "round_lines",
+    "rounds_of",
+    "total",
+]
 
 #: Names a metric goes by: ours, then those of Flower's app templates.
 ACCURACY = ("accuracy", "eval_acc", "eval_accuracy")
@@ -78,7 +89,7 @@ def round_lines(rows: Iterable[Row]) -> list[RoundLine]:
     for row in rows:
         if row.kind in _KINDS:
             by_round.setdefault(row.round, {})[row.kind, row.cell, row.node, row.edge_round] = row
-    return [_line(at, list(by_round[at].values())) for at in sorted(by_round)]
+    return [line_of(at, list(by_round[at].values())) for at in sorted(by_round)]
 
 
 def cells_of(run: RunFolder) -> list[CellLine]:
@@ -110,7 +121,8 @@ def total(lines: Iterable[RoundLine | CellLine], name: str) -> float | None:
     return sum(values) if values else None
 
 
-def _line(at: int, rows: list[Row]) -> RoundLine:
+def line_of(at: int, rows: list[Row]) -> RoundLine:
+    """The line of one round, of its rows that count."""
     scores = [[row for row in rows if row.kind == kind] for kind in ("central", "evaluate")]
     counts = {
         name: _sum([row for row in rows if row.kind in ("traffic", "nodes")], name)

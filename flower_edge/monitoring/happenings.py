@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..store.metrics import Row
 from ..store.run_folder import RunFolder
 
-__all__ = ["Dots", "Happening", "Timeline", "by_round", "happenings", "shown", "timeline"]
+__all__ = ["Dots", "Happening", "Timeline", "by_round", "happening_of", "happenings", "shown", "timeline"]
 
 #: Lanes of a timeline, the most frequent ones; the places in time that are told apart in a lane.
 MOST_LANES = 14
@@ -43,11 +43,12 @@ def happenings(run: RunFolder) -> list[Happening]:
 
     Edges work side by side, and each tells what happened when it is done.
     """
-    told = (_of(row) for row in run.rows("event"))
+    told = (happening_of(row) for row in run.rows("event"))
     return sorted(told, key=lambda one: (one.round, math.inf if one.virtual_s is None else one.virtual_s))
 
 
-def _of(row: Row) -> Happening:
+def happening_of(row: Row) -> Happening:
+    """What one row of kind "event" tells."""
     what, text = str(row.values.get("what", "")), row.values.get("text")
     # Whoever recorded an event in words of their own gets all of these words.
     said = "; ".join(str(value) for value in row.values.values()) if text is None else str(text)

@@ -10,6 +10,9 @@ PARALLEL := --dist loadfile --no-loadscope-reorder
 # Files with such a test: to import all the others as well takes half a minute.
 SLOW_FILES = $(shell grep -rl --include='test_*.py' 'mark[.]slow' tests | sort)
 ALONE_FILES = $(shell grep -rl --include='test_*.py' 'mark[.]alone\|mark[.]flwr' tests | sort)
+# Hundreds of processes import the package and a thousand modules of tests are read three times: compiled once, also
+# where the caller's environment would have it otherwise.
+export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 BIN := $(VENV)/bin
 # Where mypy and import-linter see the package as it is installed: strategies/ and clients/ inside flower_edge/.

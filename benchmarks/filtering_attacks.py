@@ -9,23 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cache
+from types import ModuleType
+from typing import Final
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
-
-# byzfl imports torchvision, which this makes importable beside a torch without CUDA.
-import flower_edge.data.torchvision_torch  # noqa: F401  # isort: skip
-from byzfl import (  # type: ignore[import-untyped]
-    ALittleIsEnough,
-    Gaussian,
-    Inf,
-    InnerProductManipulation,
-    Mimic,
-    SignFlipping,
-)
 
 from flower_edge.runtime.flower_private import clone_message
 from flower_edge.runtime.generators import kept_generators
@@ -83,9 +74,19 @@ class Attack:
 # -- what they send --------------------------------------------------------------------------------------------------
 
 
-def _theirs(attack: Callable[[Any], Any]) -> Callable[[Known], Vector]:
+@cache
+def _byzfl() -> ModuleType:
+    """With all of torchvision and seaborn, so only once an attack is made."""
+    # It imports torchvision, which this makes importable beside a torch without CUDA.
+    import flower_edge.data.torchvision_torch  # noqa: F401  # isort: skip
+    import byzfl  # type: ignore[import-untyped]
+
+    return byzfl  # type: ignore[no-any-return]
+
+
+def _theirs(name: str, *arguments: float) -> Callable[[Known], Vector]:
     """One of ByzFL's."""
-    return lambda known: np.asarray(attack(known.honest), np.float64)
+    return lambda known: np.asarray(getattr(_byzfl(), name)(*arguments)(known.honest), np.float64)
 
 
 def _gaussian(sigma: float | None) -> Callable[[Known], Vector]:
@@ -93,7 +94,7 @@ def _gaussian(sigma: float | None) -> Callable[[Known], Vector]:
         spread = sigma or float(np.median(np.linalg.norm(known.honest, axis=1)) / np.sqrt(known.honest.shape[1]))
         with kept_generators():  # ByzFL draws from NumPy's global generator
             np.random.seed(int(known.rng.integers(2**31)))
-            return np.asarray(Gaussian(0.0, spread)(known.honest), np.float64)
+            return np.asarray(_byzfl().Gaussian(0.0, spread)(known.honest), np.float64)
 
     return send
 
@@ -101,7 +102,7 @@ def _gaussian(sigma: float | None) -> Callable[[Known], Vector]:
 def _not_finite(known: Known) -> Vector:
     """NaN and infinity by turns."""
     if known.place % 2:
-        return np.asarray(Inf()(known.honest), np.float64)
+        return np.asarray(_byzfl().Inf()(known.honest), np.float64)
     return np.full_like(known.own, np.nan)
 
 
@@ -159,13 +160,13 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     attack.name: attack
     for attack in (
         Attack("label-flip", flips=True),
-        Attack("sign-flip", _theirs(SignFlipping())),
+        Attack("sign-flip", _theirs("SignFlipping")),
         Attack("gaussian", _gaussian(1.0)),
-        Attack("alie", _theirs(ALittleIsEnough(1.5))),
-        Attack("ipm", _theirs(InnerProductManipulation(2.0))),
+        Attack("alie", _theirs("ALittleIsEnough", 1.5)),
+        Attack("ipm", _theirs("InnerProductManipulation", 2.0)),
         Attack("min-max", lambda known: min_max(known.honest)),
         Attack("min-sum", lambda known: min_sum(known.honest)),
-        Attack("mimic", _theirs(Mimic(0))),
+        Attack("mimic", _theirs("Mimic", 0)),
         Attack("replacement", _replacement, flips=True),
         Attack("not-finite", _not_finite),
         Attack("inflated", flips=True, examples=10**9),
@@ -184,7 +185,7 @@ HARDER: Final[Mapping[str, Attack]] = {
             for name in ("sign-flip", "alie", "ipm", "min-max", "min-sum", "mimic", "stale")
         ),
         Attack("gaussian-quiet", _gaussian(None)),
-        Attack("ipm-quiet~", _theirs(InnerProductManipulation(0.5)), jitter=_JITTER),
+        Attack("ipm-quiet~", _theirs("InnerProductManipulation", 0.5), jitter=_JITTER),
     )
 }
 

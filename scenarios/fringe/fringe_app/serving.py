@@ -24,6 +24,7 @@ import torch
 from flower_edge.errors import FringeError
 from flower_edge.fringe import Link
 from flower_edge.fringe.fitting_torch import Recipe
+from flower_edge.fringe.metrics import METRICS
 from flower_edge.models import Model
 from flower_edge.runtime.compression.local_stages import LocalStages
 from flower_edge.runtime.compression.session_torch import CompressionSession
@@ -192,10 +193,14 @@ def serve(config: FringeRun, model: Model, folder: Path) -> Served:
                 story.phase("worse", None, lambda told: told["phase"] in ENDED and story.version != before)
                 story.phase("compressed on", config.calm_s)
 
-                before = story.version
+                before, scores = story.version, {one["number"]: one["score"] for one in session.told()["versions"]}
                 fleet.relink(worse.connection, bad)
                 story.say(f"link {worse.connection} is back at {bad.goodput_bps / 1e6:g} Mbit/s")
-                story.phase("better", None, lambda told: story.version != before)
+                if any(METRICS[config.goal.metric].better(score, scores[before]) for score in scores.values()):
+                    story.phase("better", None, lambda told: story.version != before)
+                else:
+                    story.say("no version is better than this one: it stays")
+                    story.phase("better", config.calm_s)
                 story.phase("backed off", config.calm_s)
             session.automatic(False)  # what is judged now is what is served
             test = task.datasets(config)[1]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .assignment import assignment_mod
     from .availability import answer_availability, request_to_join, withdraw_request
+    from .bridge import bridge_app
     from .codec import codec_mod
     from .condition_policy import ConditionPolicy
     from .conditions import ConditionsMod, answer_conditions, conditions_mod
@@ -43,6 +44,7 @@ __all__ = [
     "answer_conditions",
     "answer_properties",
     "assignment_mod",
+    "bridge_app",
     "codec_mod",
     "conditions_mod",
     "edge_app",
@@ -74,6 +76,7 @@ _MODULES = {
         "request_to_join",
         "withdraw_request",
     ),
+    "bridge": ("bridge_app",),
     "codec": ("codec_mod",),
     "condition_policy": ("ConditionPolicy",),
     "conditions": (

@@ -16,9 +16,11 @@ from .groups.grouped import Grouped, GroupedResult
 from .groups.grouped_by import GroupedByModels, grouped_by
 from .groups.limits import AtMost, GroupLimits, WithConfig
 from .hierarchy.asynchronous import FedAsync, FedBuff, constant, hinge, polynomial
+from .hierarchy.bridge_tier import BridgeTier
 from .hierarchy.cell_tier import CellTier
 from .hierarchy.cells import Cells, blocks, by_property
 from .hierarchy.drift import LowerEdgeRounds
+from .hierarchy.edge_server import edge_server
 from .hierarchy.hierarchical import Hierarchical
 from .hierarchy.tiers import LocalTier, Tier
 from .layered import Layered, LayeredGrid
@@ -53,6 +55,7 @@ __all__ = [
     "Admitted",
     "AsChosen",
     "AtMost",
+    "BridgeTier",
     "ByGroup",
     "ByLoad",
     "ByPace",
@@ -112,6 +115,7 @@ __all__ = [
     "blocks",
     "by_property",
     "constant",
+    "edge_server",
     "grouped_by",
     "hinge",
     "polynomial",

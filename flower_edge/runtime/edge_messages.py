@@ -15,6 +15,9 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from ..wire import records_from_tree, records_to_tree
 
 __all__ = [
+    "COUNTED_NODES",
+    "COUNTED_ORDER",
+    "COUNTED_WEIGHTS",
     "EDGE_RECORD",
     "EVENTS_KEY",
     "LAYER_PREFIX",
@@ -36,6 +39,9 @@ LAYER_PREFIX = "layer."
 EVENTS_KEY = "events"
 #: n_e in the reply's metrics.
 WEIGHT_KEY = "num-examples"
+#: In the record of an edge's reply, where terminals move, lists of one length: terminals, their weights, and when each
+#: was accepted, a number that grows.
+COUNTED_NODES, COUNTED_WEIGHTS, COUNTED_ORDER = "counted-nodes", "counted-weights", "counted-order"
 
 
 def edge_order(

@@ -127,8 +127,13 @@ class EdgeRounds:
             answer = self._evaluate(order, arrays, config)
         return Message(answer, reply_to=message)
 
-    def carry_on(self) -> str:
-        """The centre is out of reach: train on from the own model, as many edge rounds as last time.
+    @property
+    def has_model(self) -> bool:
+        """Whether it could train on without the centre: it keeps the model it sent up, and has sent one."""
+        return self._kept is not None
+
+    def carry_on(self, edge_rounds: int | None = None) -> str:
+        """The centre is out of reach: train on from the own model, so many edge rounds; `None`: as many as last time.
 
         What comes of it goes up with the next message the centre gets through, as the difference to the model the
         edge last sent up: against the version it had pulled, what it has sent since would count twice.
@@ -139,6 +144,8 @@ class EdgeRounds:
         if self._kept is None:
             return "has no model yet and waits"
         order, alone = self._kept.next_order(), self._kept.alone
+        if edge_rounds is not None:
+            order = replace(order, edge_rounds=edge_rounds)
         start = self._kept.arrays if alone is None else alone.arrays
         done = self._rounds(order, start, self._configs["train"])
         self._kept = replace(self._kept, order=order, alone=done if alone is None else alone.followed_by(done))

@@ -202,7 +202,9 @@ class GridProxy(WrappedGrid):
     # -- nodes -----------------------------------------------------------------------------------------------------
 
     def get_node_ids(self) -> Iterable[int]:
-        """Ids of the nodes on the grid, by (`partition-id` where a node told one, id).
+        """Ids of the nodes on the grid, by (`partition-id` and `node-key` where a node told them, id).
+
+        So sampling, messages and sums do not depend on ids, which a SuperLink draws anew, or on who was faster.
 
         Raises:
             NotEnoughNodes: fewer than `expected_nodes` came within `join_timeout_s`.
@@ -222,9 +224,10 @@ class GridProxy(WrappedGrid):
             self._ask([node_id])
         return MappingProxyType(self._properties.get(node_id, {}))
 
-    def _place(self, node_id: int) -> tuple[float, int]:
-        partition = self._properties.get(node_id, {}).get("partition-id")
-        return (partition if type(partition) is int else math.inf), node_id
+    def _place(self, node_id: int) -> tuple[float, str, int]:
+        told = self._properties.get(node_id, {})
+        partition = told.get("partition-id")
+        return (partition if type(partition) is int else math.inf), str(told.get("node-key", "")), node_id
 
     def _wait_for_nodes(self) -> None:
         if self._expected_nodes is None:

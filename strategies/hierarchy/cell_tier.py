@@ -21,7 +21,7 @@ from flower_edge.rounds import Round
 from flower_edge.runtime.client_call import reason_of
 from flower_edge.runtime.clock.lanes import Lane
 from flower_edge.runtime.clock.virtual_clock import VirtualClock
-from flower_edge.runtime.edge_messages import EDGE_RECORD
+from flower_edge.runtime.edge_messages import COUNTED_NODES, COUNTED_ORDER, COUNTED_WEIGHTS, EDGE_RECORD
 from flower_edge.runtime.edge_rounds import EdgeRounds
 from flower_edge.runtime.error_codes import CLIENT_RAISED, NODE_UNAVAILABLE
 from flower_edge.runtime.flower_private import clone_message, set_metadata
@@ -34,16 +34,12 @@ from ..layered import refuse_layered_inside
 from .cells import Cells
 from .tiers import EdgeFactory
 
-__all__ = ["COUNTED_NODES", "COUNTED_ORDER", "COUNTED_WEIGHTS", "CellTier", "Reachable"]
+__all__ = ["CellTier", "Reachable"]
 
 log = getLogger("flwr.edge")
 
 #: Whether the centre reaches a cell in a cloud round.
 Reachable = Callable[[Round, str], bool]
-
-#: In the record of a moving cell's reply, lists of one length: terminals, their weights, and when each was accepted.
-COUNTED_NODES, COUNTED_WEIGHTS, COUNTED_ORDER = "counted-nodes", "counted-weights", "counted-order"
-
 
 #: Orders of acceptance without a clock are one whole number of 64 bits: cloud round, edge round, count.
 _MOST_EDGE_ROUNDS, _MOST_REPLIES = 2**14, 2**26

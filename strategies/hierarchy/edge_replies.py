@@ -15,11 +15,19 @@ from flwr.app import ConfigRecord, Message, MetricRecord
 from flower_edge.errors import ModelMismatch, WireError
 from flower_edge.events import Event
 from flower_edge.rounds import Kind
-from flower_edge.runtime.edge_messages import EDGE_RECORD, EVENTS_KEY, LAYER_PREFIX, SCHEMA, WEIGHT_KEY
+from flower_edge.runtime.edge_messages import (
+    COUNTED_NODES,
+    COUNTED_ORDER,
+    COUNTED_WEIGHTS,
+    EDGE_RECORD,
+    EVENTS_KEY,
+    LAYER_PREFIX,
+    SCHEMA,
+    WEIGHT_KEY,
+)
 from flower_edge.runtime.flower_private import clone_message
 from flower_edge.wire import ModelSpec, cast_like, check_model, copy_content, error_reason, weight_of
 
-from .cell_tier import COUNTED_NODES, COUNTED_ORDER, COUNTED_WEIGHTS
 from .merging import EdgeResult
 
 __all__ = ["as_reply", "counts_of", "events_of", "metrics_of", "read_reply", "row_of", "traffic_of"]

@@ -43,7 +43,8 @@ class EdgeResult:
         trouble: what went wrong; where there is nothing to merge, why.
         version: v, the version of the centre's model it began from.
         difference: whether `arrays` is the difference to that version.
-        counted: by terminal, its weight and when it was accepted (a number that grows), where the tier tells it.
+        counted: by terminal (node id, or a key that means the same at every edge), its weight and when it was accepted
+            (a number that grows), where the tier tells it.
         events: what happened at the edge.
         reply: the message it was read from.
     """
@@ -56,7 +57,7 @@ class EdgeResult:
     trouble: str = ""
     version: int = 0
     difference: bool = False
-    counted: Mapping[int, tuple[float, int]] | None = None
+    counted: Mapping[int | str, tuple[float, int]] | None = None
     events: tuple[Event, ...] = field(default=(), compare=False)
     reply: Message | None = field(default=None, compare=False, repr=False)
 
@@ -148,7 +149,7 @@ def settle(results: Sequence[EdgeResult]) -> list[EdgeResult]:
     A terminal that moved was in the rounds of two edges of one merge, and its examples in two n_e. Results that do
     not tell their terminals are left alone. An edge whose terminals are all counted elsewhere has nothing to merge.
     """
-    last: dict[int, int] = {}
+    last: dict[int | str, int] = {}
     for result in results:
         if result.arrays is not None:
             for node, (_, order) in (result.counted or {}).items():

@@ -45,6 +45,21 @@ def test_parts_that_went_through_bytes_give_the_same_bits(name: str) -> None:
     assert torch.equal(rebuilt(made).run(made.example), made.run(made.example))
 
 
+def test_a_part_that_is_built_in_many_short_turns_is_the_same_part() -> None:
+    given = pipeline()
+    paused: list[int] = []
+    for part in given.parts:
+        blueprint = blueprint_of(part)
+        again = built(blueprint, part.machine, pause=lambda: paused.append(1))
+        steps = len(list(part.module.graph.nodes))
+        assert len(paused) >= steps + len(blueprint.arrays)
+        assert (
+            blueprint_of(again, pause=lambda: paused.append(1)).digested(lambda: paused.append(1)) == blueprint.digest
+        )
+        assert len(paused) >= 2 * steps + 2 * len(blueprint.arrays)
+        paused.clear()
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()

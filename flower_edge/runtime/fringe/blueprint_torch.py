@@ -31,11 +31,17 @@ from ...splitting.order import ArchitectureSpec
 from .layers_torch import layer_config, layer_from
 from .steps_torch import argument_from, argument_of, checked_call, function_named, method_checked, name_of_function
 
-__all__ = ["Blueprint", "blueprint_of", "built"]
+__all__ = ["Blueprint", "Pause", "blueprint_of", "built", "no_pause"]
 
 Array = npt.NDArray[Any]
+#: Called between two steps of work that others who are served had better not notice, see `Gently`.
+Pause = Callable[[], object]
 
 _KINDS: Final = ("float16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64")
+
+
+def no_pause() -> None:
+    """Goes on at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +59,15 @@ class Blueprint:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) over all of it: two parts of one digest compute the same."""
+        return self.digested()
+
+    def digested(self, pause: Pause = no_pause) -> str:
+        """`digest`, with pauses between arrays."""
         head = json.dumps(self.config, sort_keys=True, allow_nan=False)
-        own = digests({name: torch.from_numpy(np.array(array)) for name, array in self.arrays.items()})
+        own: dict[str, str] = {}
+        for name, array in self.arrays.items():
+            own |= digests({name: torch.from_numpy(np.array(array))})
+            pause()
         return hashlib.sha256("\n".join([head, *(own[name] for name in sorted(own))]).encode()).hexdigest()
 
     def tree(self) -> dict[str, Any]:
@@ -81,12 +94,15 @@ class Blueprint:
         return cls(config, arrays)
 
 
-def blueprint_of(part: Part, architecture: ArchitectureSpec | None = None) -> Blueprint:
+def blueprint_of(
+    part: Part, architecture: ArchitectureSpec | None = None, pause: Pause = no_pause
+) -> Blueprint:  # fmt: skip
     """The part as data.
 
     Args:
         part: of a pipeline.
         architecture: of the model it was cut from, for modules of the user's own that could not be traced.
+        pause: called between steps.
 
     Raises:
         FringeError: a step, an argument or a module that cannot be told; the message says what to do.
@@ -96,6 +112,7 @@ def blueprint_of(part: Part, architecture: ArchitectureSpec | None = None) -> Bl
     steps, layers = [], {}
     fetched = []
     for number, node in enumerate(module.graph.nodes):
+        pause()
         target: Any = str(node.target)
         if node.op == "call_function":
             checked_call(node.target, node.args)
@@ -137,20 +154,26 @@ def blueprint_of(part: Part, architecture: ArchitectureSpec | None = None) -> Bl
     return Blueprint(config, arrays)
 
 
-def built(blueprint: Blueprint, machine: str, models: Mapping[str, Callable[..., Any]] | None = None) -> Part:
+def built(
+    blueprint: Blueprint,
+    machine: str,
+    models: Mapping[str, Callable[..., Any]] | None = None,
+    pause: Pause = no_pause,
+) -> Part:
     """The part, in evaluation.
 
     Args:
         blueprint: from anywhere; what it says is checked before it is done.
         machine: whose part it is.
         models: factories by name, for architectures that are not in `flower_edge.models`.
+        pause: called between layers and steps.
 
     Raises:
         FringeError: a step, layer or array that cannot be.
         SplitError: an architecture that cannot be built here.
     """
     try:
-        return Part(machine, _module(blueprint, models).eval(), ())
+        return Part(machine, _module(blueprint, models, pause).eval(), ())
     except EdgeError:
         raise
     except Exception as error:  # names that are not there, values of other kinds, what torch.fx does not take
@@ -181,7 +204,9 @@ def _arrays(
     return arrays, same, parameters
 
 
-def _module(blueprint: Blueprint, models: Mapping[str, Callable[..., Any]] | None) -> fx.GraphModule:
+def _module(
+    blueprint: Blueprint, models: Mapping[str, Callable[..., Any]] | None, pause: Pause
+) -> fx.GraphModule:  # fmt: skip
     config = blueprint.config
     parameters, passing = set(config["parameters"]), set(config["passing"])
     tensors: dict[str, torch.Tensor] = {}
@@ -192,6 +217,7 @@ def _module(blueprint: Blueprint, models: Mapping[str, Callable[..., Any]] | Non
                 raise FringeError(f"parameter {name!r} holds something else than finite numbers; send it again")
             tensor = nn.Parameter(tensor)
         tensors[name] = tensor
+        pause()
     for name, other in config["same"].items():
         tensors[str(name)] = tensors[str(other)]
     roots: dict[str, Any] = {}
@@ -199,6 +225,7 @@ def _module(blueprint: Blueprint, models: Mapping[str, Callable[..., Any]] | Non
     made: list[fx.Node] = []
     whole = None
     for step in config["steps"]:
+        pause()
         op, target = step["op"], step["target"]
         args = tuple(argument_from(one, made) for one in step["args"])
         kwargs = {_identifier(name): argument_from(one, made) for name, one in step["kwargs"].items()}
@@ -232,7 +259,9 @@ def _module(blueprint: Blueprint, models: Mapping[str, Callable[..., Any]] | Non
         else:
             raise FringeError(f"a step {str(op)[:40]!r}; expected one of torch.fx")
         made.append(node)
+    pause()
     module = fx.GraphModule(roots, graph, class_name="Part")
+    pause()
     for prefix, owner in module.named_modules():
         owner._non_persistent_buffers_set |= {n for n in owner._buffers if f"{prefix}.{n}".lstrip(".") in passing}
     module.graph.lint()

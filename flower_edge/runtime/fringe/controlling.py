@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from ...errors import EdgeError, FringeError, ProtocolError
 from ...transport.transport import Connection
+from .gently import Gently
 from .incoming import messages_of, whole_number
 from .kept_inputs import KeptInputs
 from .messages import pack_tree, unpack_tree
@@ -90,7 +91,9 @@ class Controlling:
 
         number, behind = whole_number(ask, "version"), ask.get("next")
         self._versions.room()
-        part, takes, gives, digest = load(ask, self._machine, self._models)
+        # Where others are served meanwhile it may take longer, but not their time.
+        pause = Gently() if self._versions.numbers else Gently(1.0)
+        part, takes, gives, digest = load(ask, self._machine, self._models, pause)
         with self._changing:
             onward = None if gives is None else self._way(behind)
             self._versions.put(Held(number, part, takes, gives, onward, digest))

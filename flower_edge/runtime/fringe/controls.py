@@ -35,8 +35,10 @@ class Controls:
         """To the machine that requests come to."""
         return self._channels[self.machines[0]]
 
-    def each(self, do: Callable[[ControlChannel], dict[str, Any]]) -> dict[str, dict[str, Any] | EdgeError]:
-        """On all machines at once; what each said, or what went wrong with it."""
+    def each(
+        self, do: Callable[[ControlChannel], dict[str, Any]], *, at_once: int | None = None
+    ) -> dict[str, dict[str, Any] | EdgeError]:
+        """On all machines, or so many of them, at once; what each said, or what went wrong with it."""
 
         def one(control: ControlChannel) -> dict[str, Any] | EdgeError:
             try:
@@ -44,10 +46,12 @@ class Controls:
             except EdgeError as error:
                 return error
 
-        with ThreadPoolExecutor(len(self._channels)) as pool:
+        with ThreadPoolExecutor(at_once or len(self._channels)) as pool:
             return dict(zip(self.machines, pool.map(one, self._channels.values()), strict=True))
 
-    def everyone(self, what: str, do: Callable[[ControlChannel], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def everyone(
+        self, what: str, do: Callable[[ControlChannel], dict[str, Any]], *, at_once: int | None = None
+    ) -> dict[str, dict[str, Any]]:
         """The same, of all of them.
 
         Raises:
@@ -55,7 +59,7 @@ class Controls:
         """
         said: dict[str, dict[str, Any]] = {}
         lost: dict[str, EdgeError] = {}
-        for machine, one in self.each(do).items():
+        for machine, one in self.each(do, at_once=at_once).items():
             if isinstance(one, EdgeError):
                 lost[machine] = one
             else:

@@ -248,7 +248,9 @@ class Deployment(Asking):
             return said
 
         try:
-            self._controls.everyone(f"version {number} is not served", load)
+            # A request passes all machines: while one is busy with it, the others had better not be.
+            at_once = None if self._current is None else 1
+            self._controls.everyone(f"version {number} is not served", load, at_once=at_once)
         except SwapRefused:
             self._forget(number)
             raise

@@ -17,7 +17,7 @@ from ...errors import EdgeError, FringeError
 from ...fringe.pipeline_torch import Part, Pipeline
 from ...fringe.wire import Wire
 from ...splitting.order import ArchitectureSpec
-from .blueprint_torch import Blueprint, blueprint_of, built
+from .blueprint_torch import Blueprint, Pause, blueprint_of, built, no_pause
 from .messages import input_wire
 
 __all__ = ["Loaded", "load", "load_orders", "request_wire", "use_threads"]
@@ -72,15 +72,26 @@ def load_orders(
     return found
 
 
-def load(order: Mapping[str, Any], machine: str, models: Mapping[str, Callable[..., Any]] | None) -> Loaded:
+def load(
+    order: Mapping[str, Any],
+    machine: str,
+    models: Mapping[str, Callable[..., Any]] | None,
+    pause: Pause = no_pause,
+) -> Loaded:
     """The part, its wires and its digest as built here, tried on zeros.
+
+    Args:
+        order: see `load_orders`.
+        machine: this one.
+        models: factories by name, see `StageServer`.
+        pause: called between the steps of it.
 
     Raises:
         FringeError: a part that cannot be built, or that does not go with its wires.
         SplitError: an architecture that cannot be built here.
     """
     blueprint = Blueprint.from_tree(order.get("part"))
-    part = built(blueprint, machine, models)
+    part = built(blueprint, machine, models, pause)
     takes = Wire.from_config(_config(order.get("takes")))
     gives = None if order.get("gives") is None else Wire.from_config(_config(order["gives"]))
     try:
@@ -91,21 +102,23 @@ def load(order: Mapping[str, Any], machine: str, models: Mapping[str, Callable[.
                 raise FringeError(
                     f"the part of {machine!r} gives {len(out[0])} samples for {samples}; it keeps a batch"
                 )
+            pause()
             if gives is not None:
                 gives.encode(out)
+                pause()
     except EdgeError:
         raise
     except Exception as error:  # a part's own steps
         raise FringeError(f"the part of {machine!r} fails on what its wire carries: {str(error)[:200]}") from error
     architecture = blueprint.config["architecture"]
     told = None if architecture is None else ArchitectureSpec.model_validate(_tuples(architecture))
-    return part, takes, gives, _digest(blueprint_of(part, told), takes, gives)
+    return part, takes, gives, _digest(blueprint_of(part, told, pause), takes, gives, pause)
 
 
-def _digest(blueprint: Blueprint, takes: Wire, gives: Wire | None) -> str:
+def _digest(blueprint: Blueprint, takes: Wire, gives: Wire | None, pause: Pause = no_pause) -> str:
     """Of a part and its wires, SHA-256 in hex."""
     wires = json.dumps([takes.config(), None if gives is None else gives.config()], sort_keys=True)
-    return hashlib.sha256(f"{blueprint.digest}\n{wires}".encode()).hexdigest()
+    return hashlib.sha256(f"{blueprint.digested(pause)}\n{wires}".encode()).hexdigest()
 
 
 def _config(value: Any) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .agent import answer_agent
     from .assignment import assignment_mod
     from .availability import answer_availability, request_to_join, withdraw_request
     from .bridge import bridge_app
@@ -40,6 +41,7 @@ __all__ = [
     "StepRange",
     "ThrottleMod",
     "allow_sharing",
+    "answer_agent",
     "answer_availability",
     "answer_conditions",
     "answer_properties",
@@ -70,6 +72,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "agent": ("answer_agent",),
     "assignment": ("assignment_mod",),
     "availability": (
         "answer_availability",

@@ -38,6 +38,7 @@ from flower_edge.runtime.gossip_messages import (
 from flower_edge.runtime.node_state import NodeState
 from flower_edge.wire import arrays_of, cast_like, check_model, model_spec, packet_record, record_of
 
+from .agent import agent_socket
 from .gossip_mixture import Mixture
 from .gossip_packets import Correspondence, lossy, mailboxes, mixing
 from .gossip_row import OwnRow
@@ -84,7 +85,8 @@ def _train(order: Order, message: Message, context: Context, call_next: ClientAp
     if row is not None:
         share = row.share()
         order = replace(order, weights=[share.get(sender, 0.0) for sender in order.senders])
-    with open_mailbox(from_json(order.mailbox, sender="the server"), order.index, _inbox(given)) as mailbox:
+    reach = from_json(order.mailbox, sender="the server")
+    with open_mailbox(reach, order.index, _inbox(given), agent=agent_socket(context)) as mailbox:
         mixture = Mixture(start)
         past = _past(order, saved, letters)
         measured_s = _mix(mixture, mailbox, order, letters, past, earlier_letters_in(given, sender="the server"))
@@ -188,6 +190,7 @@ def _mix(
     # A packet is old against the own model, not against a round that nobody took part in.
     newest = max(past, default=0)
     for sender, sent_in, weight in zip(order.senders, order.sent_in, order.weights, strict=True):
+        begun_s = time.monotonic()
         found = letters.read(sender, sent_in, mailbox, earlier)
         if found is None:
             continue
@@ -200,6 +203,7 @@ def _mix(
             own = None
         mixture.add(weight * part, model, age=age, own=own)
         measured_s[sender] = letter.link_s
+        mailbox.mixed(sender, time.monotonic() - begun_s)
     return measured_s
 
 

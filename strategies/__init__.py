@@ -9,6 +9,7 @@ from .filtering.admitted import Admitted
 from .filtering.filtered import Filtered
 from .filtering.filtered_state import track_records
 from .filtering.robust import MultiKrumTest
+from .gossip.direct import Direct
 from .gossip.gossip import Gossip
 from .gossip.workers import MostStable
 from .gradients.exchange import GradientExchange
@@ -66,6 +67,7 @@ __all__ = [
     "Coverage",
     "CoverageFedAvg",
     "Covered",
+    "Direct",
     "EnrolRules",
     "FedAsync",
     "FedBuff",

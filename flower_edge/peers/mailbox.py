@@ -34,7 +34,8 @@ class Letter:
         processing_s: P_j of [1] ¶41: seconds from the start of its round until the sender was ready to send; `None`
             where nobody told.
         link_s: C_ij of [1] ¶41: seconds the packet itself took; `None` where this mailbox cannot tell.
-        via: how it came: `relay`, `shared-memory`, or the name of another mailbox.
+        via: how it came: `relay`, `shared-memory`, `direct`, `agent-relay` (directly, but through the edge server's
+            agent), or the name of another mailbox.
     """
 
     packet: Packet
@@ -117,6 +118,9 @@ class Mailbox(ABC):
     @abstractmethod
     def forget(self, before_round: int) -> None:
         """Give up what this node posted and received in earlier rounds. What it posted later can be collected."""
+
+    def mixed(self, sender: int, took_s: float) -> None:  # noqa: B027
+        """What it took to decode and mix a neighbour's letter, told by whoever did; for mailboxes that report it."""
 
     def close(self) -> None:  # noqa: B027
         """Give up what is held open here. What was posted can still be collected by others. Safe to call twice."""

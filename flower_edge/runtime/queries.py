@@ -21,6 +21,7 @@ from .abilities import now_s
 from .node_properties import Property
 
 __all__ = [
+    "AGENT",
     "AVAILABLE",
     "CONDITIONS",
     "CONDITIONS_RECORD",
@@ -34,8 +35,8 @@ __all__ = [
 
 log = getLogger(__name__)
 
-#: Questions that terminals can answer: `query.conditions`, `query.available`.
-CONDITIONS, AVAILABLE = "conditions", "available"
+#: Questions that terminals can answer: `query.conditions`, `query.available`, `query.agent`.
+CONDITIONS, AVAILABLE, AGENT = "conditions", "available", "agent"
 #: Record of a question, and its key for the time on a virtual clock.
 REQUEST, NOW_S = "request", "now-s"
 #: The most entries that are read of an answer.

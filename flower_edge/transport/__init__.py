@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .credentials import Credentials, Insecure, MutualTls, ServerTls, TrustServer
     from .grpc_transport import GrpcTransport
     from .pacing import Pace
+    from .signing import Signer, signed_by
     from .tokens import TokenMaker
     from .transport import Connection, ConnectionClosed, Hello, Limits, Peer, PeerTransport, Server, TransportTimeout
 
@@ -31,12 +32,14 @@ __all__ = [
     "PeerTransport",
     "Server",
     "ServerTls",
+    "Signer",
     "TokenMaker",
     "TransportTimeout",
     "TrustServer",
     "fingerprint",
     "issue",
     "make_authority",
+    "signed_by",
 ]
 
 _MODULES = {
@@ -55,6 +58,10 @@ _MODULES = {
     ),
     "grpc_transport": ("GrpcTransport",),
     "pacing": ("Pace",),
+    "signing": (
+        "Signer",
+        "signed_by",
+    ),
     "tokens": ("TokenMaker",),
     "transport": (
         "Connection",

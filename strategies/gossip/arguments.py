@@ -23,7 +23,7 @@ __all__ = ["check_arguments", "check_codec", "check_grid", "check_options"]
 
 _CHOICES: Final = {
     "signalling": ("rows", "requirements", "scalars"),
-    "mailbox": ("relay", "shared-memory"),
+    "mailbox": ("relay", "shared-memory", "direct"),
     "final": ("server", "averaging", "local"),
     "evaluate": ("own", "mean"),
 }

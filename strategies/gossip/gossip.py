@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from logging import getLogger
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ from flower_edge.wire import arrays_of, model_spec, record_of
 
 from .arguments import check_arguments, check_codec, check_grid, check_options
 from .averaging import Averaging
+from .direct import Direct
 from .evaluation import evaluate_messages, evaluation_metrics
 from .figures import figures, links_told
 from .founder import Founder
@@ -73,7 +75,8 @@ class Gossip(Strategy):
         initial: rows to begin with: `equal`, `static`, `drawn`, or a function of a `Start`.
         signalling: `rows` (the server computes and sends them), or, with a `Dcent` controller, `requirements` or
             `scalars`, where workers determine their own rows.
-        mailbox: `relay` (through the server) or `shared-memory` (all workers on one host).
+        mailbox: `relay` (through the server), `shared-memory` (all workers on one host) or `direct` (from host to host,
+            by the agents beside the workers; `Direct(...)` for its settings).
         codec: how models become packets; `Identity()` by default, `Delta(...)` to tell what has changed, see
             docs/gossip_codecs.md. Packets of changes return to the server in every round.
         staleness: rounds by which a packet may be older than with a barrier; 0 waits for everybody.
@@ -115,7 +118,7 @@ class Gossip(Strategy):
         workers: Callable[[Grid, Sequence[int]], list[int]] | None = None,
         initial: Initial = "equal",
         signalling: Literal["rows", "requirements", "scalars"] = "rows",
-        mailbox: Literal["relay", "shared-memory"] = "relay",
+        mailbox: Literal["relay", "shared-memory", "direct"] | Direct = "relay",
         codec: Codec | None = None,
         staleness: int = 0,
         payload_bits: float | None = None,
@@ -134,6 +137,8 @@ class Gossip(Strategy):
         configrecord_key: str = "config",
         weighted_by_key: str = "num-examples",
     ) -> None:
+        self._direct = mailbox if isinstance(mailbox, Direct) else None
+        mailbox = "direct" if isinstance(mailbox, Direct) else mailbox
         check_arguments(
             choices={"signalling": signalling, "mailbox": mailbox, "final": final, "evaluate": evaluate},
             counts={
@@ -179,7 +184,7 @@ class Gossip(Strategy):
         self._like: dict[str, npt.NDArray[Any]] = {}
         self._grid: Grid | None = None
         self.averaging: Averaging | None = None
-        self._post = Post(self.mailbox)
+        self._post = Post(self.mailbox, direct=self._direct)
 
     # -- a whole run -------------------------------------------------------------------------------------------------
 
@@ -268,9 +273,11 @@ class Gossip(Strategy):
             group.foresee(server_round, group.start.payload_bits if group.seen is None else group.seen.payload_bits)
         group.timing = group.timing.not_before(now_s(grid))
         config["server-round"] = server_round
-        there, codec, mailbox = set(present), json.dumps(self.codec.config()), json.dumps(self._post.config(grid))
+        there, codec, mailbox = set(present), json.dumps(self.codec.config()), self._mailbox_config(grid)
         messages: list[Message] = []
         group.plan({i for node, i in group.env.index.items() if node in there})
+        if self._post.direct is not None:
+            self._post.direct.prepare(grid, group, server_round, present)
         for node, i in group.env.index.items():
             if node not in there:
                 continue
@@ -283,6 +290,8 @@ class Gossip(Strategy):
                 codec=codec,
                 mailbox=mailbox,
             )
+            if self._post.direct is not None:
+                order = replace(order, mailbox=json.dumps(self._post.direct.config(group, i, order)))
             message = train_message(
                 group,
                 node,
@@ -294,6 +303,9 @@ class Gossip(Strategy):
             )
             messages.append(message)
         return messages
+
+    def _mailbox_config(self, grid: Grid) -> str:
+        return "" if self._post.direct is not None else json.dumps(self._post.config(grid))
 
     def _packets_return(self, server_round: int) -> bool:
         if self.mailbox == "relay" or self.averaging is not None or isinstance(self.codec, Delta):
@@ -433,4 +445,4 @@ class Gossip(Strategy):
         self._forget()
         self._resumed = state["group"]
         self._progress = Progress.from_state(state)
-        self._post = Post(self.mailbox, state["letters"])
+        self._post = Post(self.mailbox, state["letters"], self._direct)

@@ -84,9 +84,9 @@ def test_a_mailbox_for_letters_of_no_length_is_refused() -> None:
         open_mailbox(RELAY, 0, most_bytes=0)
 
 
-@pytest.mark.parametrize("config", [{}, {"kind": "direct"}, {"kind": 3}])
+@pytest.mark.parametrize("config", [{}, {"kind": "pigeon"}, {"kind": 3}])
 def test_another_kind_of_mailbox_is_refused_by_name(config: dict[str, str]) -> None:
-    with pytest.raises(PeerError, match="expected 'relay' or 'shared-memory'"):
+    with pytest.raises(PeerError, match="expected 'relay', 'shared-memory' or 'direct'"):
         open_mailbox(config, 0)
 
 

@@ -1,0 +1,398 @@
+"""`Run`: what an agent does for one run: who may send, what came, what is to be delivered, over which links.
+
+    mailbox -> post -> Posts -> Link per neighbour -> its agent            Link to the relay, where that fails
+    neighbour -> admit -> LetterFiles -> fetch -> mailbox                  Fetcher from the relay
+
+Everything that was acknowledged is in files, from which a new `Run` goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterable
+from functools import partial
+from logging import getLogger
+from pathlib import Path
+from typing import Any, Final
+
+from ...errors import PeerError, TransportError, TransportRefused
+from ...peers.round_table import Card, RoundTable
+from ...transport.signing import Signer
+from ...transport.transport import Connection
+from .counters import Counters, RoundFigures
+from .dialling import FETCH, LETTERS, Dialler
+from .exchange import Delivered, take_letter
+from .fetching import Fetcher
+from .headers import LetterHeader, SignedHeader
+from .letter_files import Box, LetterFiles, Part, StoredLetter
+from .link import Job, Link
+from .posts import Post, Posts
+from .settings import AgentLimits
+from .tables import Standing
+
+__all__ = ["Run"]
+
+log = getLogger("flwr.edge")
+
+_RELAY: Final = "relay"
+_TABLE: Final = "table.json"
+
+
+class Run:
+    """See above.
+
+    Args:
+        folder: of this run; what is in it goes on.
+        standing: who may send.
+        signer, dialler: this agent's.
+        limits, counters: the agent's.
+        durable: as of `LetterFiles`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        standing: Standing,
+        signer: Signer,
+        dialler: Dialler,
+        limits: AgentLimits,
+        counters: Counters,
+        *,
+        durable: bool = False,
+    ) -> None:
+        self.folder, self.standing, self.limits = folder, standing, limits
+        self._signer, self._dialler, self._counters = signer, dialler, counters
+        self.changed = threading.Condition(threading.RLock())
+        self.closing = False
+        self.used_s = time.monotonic()
+        self.figures = RoundFigures()
+        self._files = LetterFiles(folder, durable=durable)
+        self._posts = Posts(folder, durable=durable)
+        self._coming: set[Box] = set()
+        self._links: dict[str, Link] = {}
+        self._fetcher: Fetcher | None = None
+        standing.save(folder / _TABLE)
+        for post in self._posts.posts.values():
+            self._send(post)
+        self._follow_relay()
+
+    @classmethod
+    def standing_in(cls, folder: Path, limits: AgentLimits) -> Standing | None:
+        """Of a run that an earlier agent has left in this folder; None where there is none."""
+        return Standing.load(folder / _TABLE, limits.rounds)
+
+    # -- the mailbox's side ------------------------------------------------------------------------------------------
+
+    def update(self, table: RoundTable) -> None:
+        """A round begins.
+
+        Raises:
+            PeerError: a table of another node.
+        """
+        with self.changed:
+            self.used_s = time.monotonic()
+            self.standing.update(table)
+            self.standing.save(self.folder / _TABLE)
+            self.changed.notify_all()
+        self._kick()
+
+    def pace(self, rates_bps: dict[int, float | None]) -> None:
+        """Other rates from now on, in the middle of a letter too; None lifts one."""
+        with self.changed:
+            table = self.standing.table
+            rates = {**table.rates_bps, **{node: bps for node, bps in rates_bps.items() if bps is not None}}
+            kept = {node: bps for node, bps in rates.items() if rates_bps.get(node, bps) is not None}
+            self.standing.table = table.model_copy(update={"rates_bps": kept})
+        self._kick()
+
+    def post(self, round: int, sequence: int, to: list[int], processing_s: float | None, body: Iterable[bytes]) -> None:
+        """Take a packet over; it is delivered from now on, also by the next agent of this folder.
+
+        Raises:
+            PeerError: it cannot be written, or is for nobody.
+        """
+        if self.standing.table.node is None:
+            raise PeerError("this agent only relays, it has no node that posts; start one beside the SuperNode")
+        if not to:
+            raise PeerError("a packet for nobody; name its receivers")
+        received = self._posts.receive(body)
+        if received is None:
+            raise PeerError("a packet of 0 bytes; post Packet.to_bytes()")
+        with self.changed:
+            post = self._posts.keep(round, sequence, to, processing_s, received)
+        self._send(post)
+
+    def wait(self, round: int, senders: list[int], wait_s: float) -> list[int]:
+        """Wait until letters of all these have come, or for so long; those that have not."""
+        until_s = time.monotonic() + wait_s
+        with self.changed:
+            while True:
+                missing = [sender for sender in senders if (round, sender) not in self._files.letters]
+                left_s = until_s - time.monotonic()
+                if not missing or left_s <= 0 or self.closing:
+                    return missing
+                self.changed.wait(left_s)
+
+    def fetch(self, round: int, sender: int) -> StoredLetter | None:
+        """The letter of a neighbour, if it is there."""
+        with self.changed:
+            return self._files.letters.get((round, sender))
+
+    def flush(self, wait_s: float) -> int:
+        """Wait until nothing is to be delivered, or for so long; how many deliveries are left."""
+        until_s = time.monotonic() + wait_s
+        with self.changed:
+            while (left := self._pending()) and not self.closing and (left_s := until_s - time.monotonic()) > 0:
+                self.changed.wait(left_s)
+            return left
+
+    def forget(self, before_round: int) -> None:
+        """Give up what was posted and what came in earlier rounds."""
+        with self.changed:
+            self.standing.forget(before_round)
+            self._files.forget(before_round, relayed=False)
+            self._files.forget(before_round, relayed=True)
+            self._posts.forget(before_round)
+            links = list(self._links.values())
+        for link in links:
+            link.drop(lambda job: job.post.round < before_round)
+
+    def told(self) -> dict[str, Any]:
+        """For a status."""
+        with self.changed:
+            table, links, fetcher = self.standing.table, list(self._links.values()), self._fetcher
+            boxes = list(self._files.letters)
+            pending = self._pending()
+        return {
+            "run": table.run,
+            "round": table.round,
+            "node": table.node,
+            "letters": sum(len(box) == 2 for box in boxes),
+            "to_relay": sum(len(box) == 3 for box in boxes),
+            "pending": pending,
+            "links": [link.told() for link in links],
+            "relay_connected": None if fetcher is None else fetcher.connected,
+        }
+
+    def report(self, round: int) -> dict[str, Any]:
+        """What was measured of a round, by neighbour."""
+        with self.changed:
+            return {way: {k: dict(v) for k, v in of.items()} for way, of in self.figures.told(round).items()}
+
+    def close(self) -> None:
+        """End all links; everything stays in files."""
+        with self.changed:
+            self.closing = True
+            links, fetcher = list(self._links.values()), self._fetcher
+            self.changed.notify_all()
+        enders: list[Link | Fetcher] = [*links, *([fetcher] if fetcher is not None else [])]
+        threads = [threading.Thread(target=one.close, daemon=True) for one in enders]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5.0)
+        for one in enders:
+            one.join(1.0)
+
+    def remove(self) -> None:
+        """Close it, and remove its files."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- what neighbours bring ---------------------------------------------------------------------------------------
+
+    def take_from(self, connection: Connection, fingerprint: str | None, *, relayed: bool) -> None:
+        """Take letters until the connection ends.
+
+        Raises:
+            TransportError: it has ended.
+        """
+        admit = partial(self._admit, fingerprint=fingerprint, relayed=relayed)
+        while True:
+            take_letter(connection, admit, self.limits, partial(self._arrived, relayed=relayed), relayed=relayed)
+
+    def _admit(self, signed: SignedHeader, *, fingerprint: str | None, relayed: bool) -> Part:
+        try:
+            with self.changed:
+                box = self._box(signed, fingerprint, relayed)
+                self._coming.add(box)
+        except TransportRefused as refused:
+            self._counters.refused(refused.code)
+            raise
+        try:
+            part = self._files.begin(signed, box)
+        except BaseException:
+            self._came(box)
+            raise
+        part.ended = partial(self._came, box)
+        return part
+
+    def _box(self, signed: SignedHeader, fingerprint: str | None, relayed: bool) -> Box:
+        if self.closing:
+            raise TransportRefused("this agent is stopping", "closing")
+        header = signed.header
+        box = self.standing.admit(signed, fingerprint, relayed=relayed)
+        if header.size > self.limits.letter_bytes:
+            raise TransportRefused(
+                f"a letter of {header.size} bytes, the most is {self.limits.letter_bytes}; raise "
+                "flower-edge agent --letter-mb there",
+                "too-large",
+            )
+        there = self._files.letters.get(box)
+        if there is not None and there.signed.header.sequence >= header.sequence:
+            known = there.signed.header
+            if known.sequence > header.sequence:
+                raise TransportRefused("a later one of this round is here", "superseded")
+            if known.digest == header.digest:
+                raise TransportRefused("it is here", "have")
+            raise TransportRefused("another letter of this round and sequence is here", "conflict")
+        if box in self._coming:
+            raise TransportRefused("it is coming over another connection; try again later", "busy")
+        if shutil.disk_usage(self.folder).free < header.size + self.limits.spare_bytes:
+            raise TransportRefused("there is no room for it on the disk here; try again later", "no-room")
+        return box
+
+    def _came(self, box: Box) -> None:
+        with self.changed:
+            self._coming.discard(box)
+
+    def _arrived(self, letter: StoredLetter, carried_s: float | None, *, relayed: bool) -> None:
+        header = letter.signed.header
+        bits = 8 * header.size
+        with self.changed:
+            if header.dst == self.standing.table.node:
+                self._files.letters[header.round, header.src] = letter
+                link_s = letter.took_s + (carried_s or 0.0)
+                self.figures.received(header.round, header.src, header.size, link_s, relay=relayed)
+                self._counters.add(received_letters=1, received_bits=bits)
+            else:
+                self._files.letters[header.dst, header.round, header.src] = letter
+                self._counters.add(relayed_letters=1, relayed_up_bits=bits)
+            self.changed.notify_all()
+
+    # -- what a relay hands out: `fetching.RelayOwner` ----------------------------------------------------------------
+
+    def waiting_for(self, dst: int) -> tuple[Box, StoredLetter] | None:
+        """The first letter for a node."""
+        boxes = [box for box in self._files.letters if len(box) == 3 and box[0] == dst]
+        return (min(boxes), self._files.letters[min(boxes)]) if boxes else None
+
+    def handed_out(self, box: Box, letter: StoredLetter, told: Delivered) -> None:
+        """It was answered."""
+        with self.changed:
+            if self._files.letters.get(box) is letter:
+                self._files.remove(box)
+        self._counters.add(relayed_down_bits=8 * told.sent_bytes)
+
+    # -- what links ask and tell: `link.LinkOwner` --------------------------------------------------------------------
+
+    def dial(self, card: Card, timeout_s: float) -> Connection:
+        """A connection for letters."""
+        return self._dialler.dial(card, self.standing.table.run, self._node(), LETTERS, timeout_s)
+
+    def sign(self, job: Job) -> SignedHeader:
+        """The header of a packet to one of its receivers."""
+        post, table = job.post, self.standing.table
+        header = LetterHeader(
+            run=table.run, round=post.round, src=self._node(), dst=job.dst, sequence=post.sequence, size=post.size,
+            digest=post.digest, processing_s=post.processing_s,
+        )  # fmt: skip
+        return SignedHeader.make(header, self._signer)
+
+    def rate_bps(self, dst: int) -> float | None:
+        """The most to send to a node now."""
+        return self.standing.table.rates_bps.get(dst)
+
+    def direct_s(self) -> float:
+        """For how long reaching somebody is tried."""
+        return self.standing.table.direct_s
+
+    def ended(self, job: Job, told: Delivered, *, relay: bool) -> None:
+        """An attempt was answered."""
+        post = job.post
+        with self.changed:
+            self.figures.delivered(post.round, job.dst, post.size, told, relay=relay, bps=self.rate_bps(job.dst))
+            if told.code in ("ok", "have", "superseded"):
+                self._posts.done(post, job.dst)
+                self.changed.notify_all()
+        self._counters.add(sent_letters=int(told.code == "ok"), sent_bits=8 * told.sent_bytes)
+        if told.offset:
+            self._counters.add(resumed=1)
+
+    def failed(self, job: Job, code: str) -> None:
+        """An attempt was not answered."""
+        with self.changed:
+            self.figures.failed(job.post.round, job.dst, code)
+
+    def lost(self, name: str, error: TransportError) -> None:
+        """A connection has ended."""
+        self._counters.add(lost=1)
+        log.info("the connection to %s was lost: %s", name, error)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _node(self) -> int:
+        return self.standing.table.node or 0
+
+    def _pending(self) -> int:
+        return sum(len(post.waiting) for post in self._posts.posts.values())
+
+    def _send(self, post: Post) -> None:
+        for dst in post.waiting:
+            self._link(dst).put(Job(post, dst))
+
+    def _link(self, dst: int) -> Link:
+        with self.changed:
+            if (name := str(dst)) not in self._links:
+                self._links[name] = Link(name, self, partial(self._card, dst), self._through_relay)
+            return self._links[name]
+
+    def _card(self, node: int) -> Card | None:
+        card = self.standing.card(node)
+        if card is None:
+            with self.changed:
+                if any(node in post.waiting for post in self._posts.posts.values()):
+                    return self.standing.last_card(node)
+        return card
+
+    def _relay_card(self) -> Card | None:
+        relay = self.standing.table.relay
+        return None if relay is None or relay.key == self._signer.public else relay
+
+    def _through_relay(self, jobs: list[Job]) -> bool:
+        if self._relay_card() is None:
+            return False
+        with self.changed:
+            if _RELAY not in self._links:
+                self._links[_RELAY] = Link(_RELAY, self, self._relay_card, self._directly, relay=True)
+            link = self._links[_RELAY]
+        for job in jobs:
+            link.put(Job(job.post, job.dst))
+        return True
+
+    def _directly(self, jobs: list[Job]) -> bool:
+        """The relay cannot be reached either: try the neighbours again."""
+        for job in jobs:
+            self._link(job.dst).put(Job(job.post, job.dst), afresh=True)
+        return True
+
+    def _kick(self) -> None:
+        with self.changed:
+            links = list(self._links.values())
+        for link in links:
+            link.kick()
+        self._follow_relay()
+
+    def _follow_relay(self) -> None:
+        if self._fetcher is not None:
+            self._fetcher.kick()
+        elif self._relay_card() is not None and self.standing.table.node is not None:
+            self._fetcher = Fetcher(self._relay_card, self._dial_relay, self._take_relayed)
+
+    def _dial_relay(self, card: Card) -> Connection:
+        return self._dialler.dial(card, self.standing.table.run, self._node(), FETCH, 10.0)
+
+    def _take_relayed(self, connection: Connection) -> None:
+        self.take_from(connection, None, relayed=True)

@@ -1,0 +1,171 @@
+"""`Standing`: who may send what in a run, from the tables of its rounds. Nothing here opens or stores a letter.
+
+Admission is by certificate, signature and round, never by a name: the one who connects is known by its certificate's
+fingerprint, the one who wrote the letter by its signature, and both must belong to the node that the table names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from ...errors import PeerError, TransportRefused
+from ...peers.round_table import Card, RoundTable
+from .headers import LetterHeader, SignedHeader
+from .letter_files import Box
+
+__all__ = ["Standing"]
+
+#: Rounds that a neighbour may be ahead of this agent's newest table, and be told to wait.
+_AHEAD: Final = 1 << 20
+
+
+class Standing:
+    """What is known of a run's rounds. Its owner has the lock.
+
+    Args:
+        table: the newest.
+        most_rounds: that are remembered.
+    """
+
+    def __init__(self, table: RoundTable, most_rounds: int) -> None:
+        self.table = table
+        self._most_rounds = most_rounds
+        # By round: whose letters are taken, and which links are relayed.
+        self._hears: dict[int, set[int]] = {}
+        self._links: dict[int, set[tuple[int, int]]] = {}
+        self._keep_from = 0
+        # Where to deliver what was posted in an earlier round, to nodes that are no neighbours now.
+        self._last: dict[int, Card] = {}
+        self._note(table)
+
+    def update(self, table: RoundTable) -> None:
+        """Another round; one that is older than the newest only adds who may send in it.
+
+        Raises:
+            PeerError: it is another node's.
+        """
+        if table.node != self.table.node:
+            raise PeerError(
+                f"a table for node {table.node} of run {table.run!r}; this agent serves node {self.table.node}: "
+                "start one agent per node"
+            )
+        if table.round >= self.table.round:
+            self.table = table
+        self._note(table)
+
+    def _note(self, table: RoundTable) -> None:
+        self._last = {**self._last, **table.neighbours}
+        self._hears.setdefault(table.round, set()).update(table.hears)
+        self._links.setdefault(table.round, set()).update(table.links)
+        for round_, sender in table.owed:
+            self._hears.setdefault(round_, set()).add(sender)
+        self._keep_from = max(self._keep_from, table.keep_from)
+        for known in (self._hears, self._links):
+            for round_ in sorted(known)[: max(0, len(known) - self._most_rounds)]:
+                del known[round_]
+            for round_ in [round_ for round_ in known if round_ < self._keep_from]:
+                del known[round_]
+
+    def forget(self, before_round: int) -> None:
+        """Letters of earlier rounds are refused from now on."""
+        self._keep_from = max(self._keep_from, min(before_round, self.table.round))
+        for known in (self._hears, self._links):
+            for round_ in [round_ for round_ in known if round_ < self._keep_from]:
+                del known[round_]
+
+    def card(self, node: int) -> Card | None:
+        """The agent of a neighbour; None for everybody else."""
+        return self.table.neighbours.get(node)
+
+    def last_card(self, node: int) -> Card | None:
+        """The agent of a node as it was told last, to deliver to; who may send is for `card` to say."""
+        return self._last.get(node)
+
+    def check_peer(self, node: int, fingerprint: str | None) -> None:
+        """Pass, or refuse somebody who is not this neighbour.
+
+        Raises:
+            TransportRefused: `not-neighbour`.
+        """
+        card = self.card(node)
+        if card is None or fingerprint is None or card.fingerprint != fingerprint:
+            raise TransportRefused(
+                f"certificate {str(fingerprint)[:16]}… is not that of a neighbour called {node} in this round",
+                "not-neighbour",
+            )
+
+    def admit(self, signed: SignedHeader, fingerprint: str | None, *, relayed: bool) -> Box:
+        """Where a letter goes.
+
+        Args:
+            signed: its header.
+            fingerprint: whose connection it came over; the relay's where `relayed`.
+            relayed: the other end is this run's relay.
+
+        Raises:
+            TransportRefused: it is not taken.
+        """
+        header = signed.header
+        if header.run != self.table.run:
+            raise TransportRefused("a letter of another run on this connection", "other-run")
+        if header.src == header.dst:
+            raise TransportRefused(f"a letter of node {header.src} to itself", "self-loop")
+        if header.round > self.table.round:
+            # Before anything else: who is a neighbour then is not known yet.
+            code = "not-yet" if header.round - self.table.round < _AHEAD else "future-round"
+            raise TransportRefused(f"round {header.round} has not begun here, it is {self.table.round}", code)
+        card = self.card(header.src)
+        if card is None:
+            raise TransportRefused(f"node {header.src} is no neighbour in this round", "not-neighbour")
+        if not relayed and fingerprint != card.fingerprint:
+            raise TransportRefused(f"a letter of node {header.src} over somebody else's connection", "impersonation")
+        signed.check(card.key)
+        mine = header.dst == self.table.node
+        if not mine and (relayed or not self.table.links):
+            raise TransportRefused(f"a letter to node {header.dst}; this is not its agent", "other-node")
+        self._check_round(header, mine)
+        return (header.round, header.src) if mine else (header.dst, header.round, header.src)
+
+    def _check_round(self, header: LetterHeader, mine: bool) -> None:
+        if header.round < self._keep_from:
+            raise TransportRefused(
+                f"a letter of round {header.round}; those before {self._keep_from} are over", "stale-round"
+            )
+        known = self._hears.get(header.round, ()) if mine else self._links.get(header.round, ())
+        if (header.src if mine else (header.src, header.dst)) not in known:
+            raise TransportRefused(
+                f"node {header.src} is not heard by node {header.dst} in round {header.round}", "not-neighbour"
+            )
+
+    # -- a restart ---------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """For the agent's next start."""
+        told = {
+            "table": self.table.to_json(),
+            "hears": [[round_, sorted(nodes)] for round_, nodes in self._hears.items()],
+            "links": [[round_, sorted(links)] for round_, links in self._links.items()],
+            "keep_from": self._keep_from,
+            "last": {str(node): card.model_dump() for node, card in self._last.items()},
+        }
+        beside = path.with_suffix(".new")
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(told, file)
+        beside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, most_rounds: int) -> Standing | None:
+        """What `save` left; None where there is nothing that can be read."""
+        try:
+            told: dict[str, Any] = json.loads(path.read_text())
+            found = cls(RoundTable.from_json(told["table"]), most_rounds)
+            found._hears = {int(round_): set(nodes) for round_, nodes in told["hears"]}
+            found._links = {int(round_): {(a, b) for a, b in links} for round_, links in told["links"]}
+            found._keep_from = int(told["keep_from"])
+            found._last = {int(node): Card(**card) for node, card in told["last"].items()}
+        except (OSError, ValueError, KeyError, TypeError, PeerError):
+            return None
+        return found

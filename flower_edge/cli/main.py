@@ -9,6 +9,7 @@ import typer
 from ..errors import EdgeError
 from ..telemetry.json_lines import log_to_json, wanted_by_environment
 from . import (
+    agent,
     codecs,
     compress,
     controllers,
@@ -37,7 +38,7 @@ app = typer.Typer(
 
 for verb in (
     run, runs, node, split_edge, stage, compress, watch, report, metrics, controllers, codecs, plan_split, rewards,
-    doctor,
+    doctor, agent,
 ):  # fmt: skip
     verb.register(app)
 

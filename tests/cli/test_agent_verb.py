@@ -1,0 +1,66 @@
+"""`flower-edge agent`, as a user starts it: what it says, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from agent_cases import AgentProcesses
+from typer.testing import CliRunner
+
+from flower_edge.cli.main import app
+from flower_edge.errors import ConfigError, PeerError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give --certificate, --key and --authority"),
+        (("--certificate", "x.pem", "--key", "x.key", "--authority", "ca.pem"), "x.pem cannot be read"),
+        (("--certificate", "x", "--key", "x", "--authority", "x", "--letter-mb", "0"), "--letter-mb 0"),
+        (("--certificate", "x", "--key", "x", "--authority", "x", "--listen", "nowhere"), "address 'nowhere'"),
+        (
+            ("--certificate", "x", "--key", "x", "--authority", "x", "--listen", "0.0.0.0:9301"),
+            "give the name they know",
+        ),
+    ],
+)
+def test_what_cannot_be_an_agent_is_said_in_a_sentence(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    result = CliRunner().invoke(app, ["agent", "--folder", str(tmp_path / "agent"), *arguments])
+    assert isinstance(result.exception, ConfigError)
+    assert words in str(result.exception)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+
+
+def test_no_agent_to_ask_is_said_in_a_sentence(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["agent", "--folder", str(tmp_path), "--status"])
+    assert isinstance(result.exception, PeerError)
+    assert "start `flower-edge agent` on this host" in str(result.exception)
+
+
+@pytest.mark.slow
+def test_an_agent_says_where_it_is_answers_its_status_and_ends_on_sigterm(tmp_path: Path) -> None:
+    with AgentProcesses(tmp_path, [0]) as processes:
+        told = processes.told[0]
+        assert told["listening"].startswith("127.0.0.1:")
+        assert told["card"]["address"] == told["listening"]
+        assert Path(told["socket"]).stat().st_mode & 0o777 == 0o600
+        ask = [sys.executable, "-m", "flower_edge.cli.main", "agent", "--folder", str(tmp_path / "0"), "--status"]
+        words = subprocess.run(ask, capture_output=True, text=True, timeout=120, check=True)
+        assert f"agent at {told['listening']}" in words.stdout
+        assert "refused: nobody" in words.stdout
+        plain = subprocess.run([*ask, "--json"], capture_output=True, text=True, timeout=120, check=True)
+        assert json.loads(plain.stdout)["card"] == told["card"]
+        second = subprocess.run(processes.command(0), capture_output=True, text=True, timeout=120, env=dict(os.environ))
+        assert second.returncode == 2
+        assert "an agent runs with the folder" in second.stderr
+        process = processes.processes[0]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert not Path(told["socket"]).exists()

@@ -24,17 +24,24 @@ from typing import Self
 
 #: What documents import again and again, and takes seconds. None of it starts a thread when it is imported.
 PRELOADED = (
+    "cryptography.x509",
     "flwr.app",
     "flwr.clientapp",
     "flwr.serverapp",
     "flwr.serverapp.strategy",
+    "matplotlib.pyplot",
     "networkx",
+    "numba",
     "numpy",
+    "pydantic",
+    "safetensors.numpy",
     "scipy.optimize",
     "scipy.sparse.csgraph",
     "scipy.spatial",
     "sklearn.datasets",
+    "sqlalchemy.orm",
     "torch",
+    "torch.fx.experimental.symbolic_shapes",
 )
 
 
@@ -69,7 +76,7 @@ class PageServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=300)
 
 
 def _become(script: str, folder: str, errors: str) -> None:

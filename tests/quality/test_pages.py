@@ -35,7 +35,7 @@ def test_every_python_block_of_the_document_runs(document: Path, server: PageSer
     assert status == 0, f"{document.name}:\n{errors[-4000:]}"
 
 
-def ran(server: PageServer, folder: Path, source: str, timeout_s: float = 60.0) -> tuple[int, str]:
+def ran(server: PageServer, folder: Path, source: str, timeout_s: float = 300.0) -> tuple[int, str]:
     script = folder / "program.py"
     script.write_text(source)
     return server.run(script, folder, timeout_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,23 +17,31 @@ FLOWER_PUBLIC = ("flwr.app", "flwr.serverapp", "flwr.clientapp")
 PRIVATE_DOORS = ("flower_edge/runtime/flower_private.py", "flower_edge/runtime/flower_private_node.py")
 
 
-def imports(source: str) -> Iterator[str]:
-    """Every module name in an import statement, wherever it stands; `from a import b` gives `a` and `a.b`."""
+@cache
+def looked_at(source: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What `imports` and `by_importlib` say, of one walk through the source: several tests ask for each file."""
+    imported: list[str] = []
+    by_name: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def by_importlib(source: str) -> Iterator[str]:
-    """Every module name in `import_module("...")` or `__import__("...")`."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in ("import_module", "__import__"):
-                yield str(node.args[0].value)
+                by_name.append(str(node.args[0].value))
+    return tuple(imported), tuple(by_name)
+
+
+def imports(source: str) -> tuple[str, ...]:
+    """Every module name in an import statement, wherever it stands; `from a import b` gives `a` and `a.b`."""
+    return looked_at(source)[0]
+
+
+def by_importlib(source: str) -> tuple[str, ...]:
+    """Every module name in `import_module("...")` or `__import__("...")`."""
+    return looked_at(source)[1]
 
 
 def private_flower(name: str) -> bool:

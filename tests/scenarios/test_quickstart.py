@@ -110,7 +110,9 @@ def test_flwr_run_gives_the_metrics_of_local_grid_round_by_round(
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.full
 def test_flwr_run_ends_with_exit_code_one_when_the_data_are_not_there(tmp_path: Path) -> None:
+    """In `make test` an app that raises (`test_launcher`) and this error in process say the same."""
     wrong = {"data.name": "mnist", "data.path": str(tmp_path / "nothing")}
     result = launch(APP, run_config=wrong, runs=tmp_path, timeout_s=300)
     assert (result.status, result.exit_code) == ("failed", 1)

@@ -54,11 +54,11 @@ class TwoTiers:
         except EdgeError:
             return None
 
-    def start_superlinks(self) -> None:
-        """Of the edges, their state in files; all at once."""
+    def start_superlinks(self, *, in_memory: bool = False) -> None:
+        """Of the edges, their state in files unless it is to be in memory, as the centre's; all at once."""
         for edge in range(len(self.terminals)):
             name = f"edge-{edge}"
-            database = self.made.folder / f"{name}.db"
+            database = None if in_memory else self.made.folder / f"{name}.db"
             self.superlinks[name] = self.made.add_superlink(name, database=database, wait=False)
         for edge in range(len(self.terminals)):
             self.made.wait_for(lambda name=f"edge-{edge}": self.made.healthy(name), 120.0, f"SuperLink {edge}")

@@ -14,6 +14,7 @@ from . import (
     compress,
     controllers,
     doctor,
+    edge,
     metrics,
     node,
     plan_split,
@@ -37,7 +38,7 @@ app = typer.Typer(
 )
 
 for verb in (
-    run, runs, node, split_edge, stage, compress, watch, report, metrics, controllers, codecs, plan_split, rewards,
+    run, runs, node, edge, split_edge, stage, compress, watch, report, metrics, controllers, codecs, plan_split, rewards,
     doctor, agent,
 ):  # fmt: skip
     verb.register(app)

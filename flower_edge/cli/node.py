@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -34,7 +36,11 @@ def register(app: typer.Typer) -> None:
 
 def node(
     context: typer.Context,
-    superlink: Annotated[str, typer.Option(metavar="HOST:PORT", help="The SuperLink to serve.")],
+    superlink: Annotated[str, typer.Option(metavar="HOST:PORT", help="The SuperLink to serve.")] = "",
+    attach: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Or a file that names it, and is followed when it names another."),
+    ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Without TLS.")] = False,
     root_certificates: Annotated[
         Path | None, typer.Option(metavar="PEM", help="Who vouches for the SuperLink's certificate.")
@@ -69,6 +75,9 @@ def node(
     keeps the process. Everything else is Flower's SuperNode; its further options go behind --. Where this Flower
     cannot be driven so, the stock SuperNode runs and it is said why.
 
+    With --attach the node moves: when the file names another SuperLink it ends at this one and begins there, and when
+    it ends by itself it is started again.
+
     Exit code: 0 ended; 1 Flower's SuperNode could not go on, as without a SuperLink it may use; 2 an option or file
     that cannot be used.
 
@@ -81,7 +90,9 @@ def node(
         poll_s=poll_s, quiet_poll_s=quiet_poll_s, recycle_after=recycle_after, memory_mb=memory_mb, keep=keep,
         idle_s=idle_s,
     )  # fmt: skip
-    given = ["--superlink", superlink, *context.args]
+    if bool(superlink) == (attach is not None):
+        raise ConfigError("give --superlink HOST:PORT, or --attach FILE with such a line, and not both")
+    given = ["--superlink", superlink, *context.args] if superlink else [*context.args]
     if insecure:
         given.append("--insecure")
     for option, file in (
@@ -97,6 +108,10 @@ def node(
     for argument in context.args:
         if why := _NOT_HERE.get(argument.partition("=")[0]):
             raise ConfigError(f"{argument}: not with flower-edge node, {why}; for it use flower-supernode")
+    if attach is not None:
+        options = _own_options(settings, given, root_certificates, node_config, stock)
+        _follow(attach, options, node_config, as_json)
+        return
     own_port = port or _free_port()
     if as_json:
         typer.echo(json.dumps({"superlink": superlink, "runtime_port": own_port, "stock": stock}))
@@ -105,6 +120,49 @@ def node(
     else:
         typer.echo(f"flower-edge node: a warm SuperNode for {superlink}, looks every {poll_s:g} s; Ctrl-C ends it")
     _become(settings.to_json(), own_port, given, stock)
+
+
+def _own_options(settings: Any, given: list[str], roots: Path | None, node_config: str, stock: bool) -> list[str]:
+    """The command line of a node that is started for an attachment: as this one's, without where and as what."""
+    words = list(given)
+    for option, value in (("--root-certificates", roots), ("--node-config", node_config or None)):
+        if value is not None and option in words:
+            at = words.index(option)
+            del words[at : at + 2]
+    for name, value in asdict(settings).items():
+        if name != "quiet_after_s":
+            words = [f"--{name.replace('_', '-')}", str(value), *words]
+    known = [] if roots is None else ["--root-certificates", str(roots)]
+    return [*known, *(["--stock"] if stock else []), *words]
+
+
+def _follow(file: Path, options: list[str], node_config: str, as_json: bool) -> None:
+    from ..runtime.warm.attached import Attachment, stay_attached
+
+    def command(where: Attachment, count: int) -> list[str]:
+        words = list(options)
+        if where.authority:
+            if "--root-certificates" in words:
+                at = words.index("--root-certificates")
+                del words[at : at + 2]
+            words = ["--root-certificates", where.authority, *words]
+        config = f"{node_config} attachment={count}".strip()
+        python = [sys.executable, "-m", "flower_edge.cli.main", "node"]
+        return [*python, "--superlink", where.superlink, "--node-config", config, *words]
+
+    def tell(words: str) -> None:
+        typer.echo(json.dumps({"event": words}) if as_json else f"flower-edge node: {words}")
+
+    ended: list[int] = []
+    before = {number: signal.signal(number, lambda got, _: ended.append(got)) for number in _ENDING}
+    try:
+        stay_attached(file, command, lambda: bool(ended), tell)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def _become(settings: str, port: int, given: list[str], stock: bool) -> NoReturn:

@@ -27,19 +27,18 @@ def write(path: Path, report: dict) -> None:
 def main(grid: Grid, context: Context) -> None:
     """Train, and tell."""
     config = context.run_config
-    report = {"round_s": [], "rounds": 0, "cells": [], "model": [], "done": False}
+    report = {"round_s": [], "ends_s": [], "rounds": 0, "cells": [], "model": [], "done": False}
     path = Path(str(config["report"]))
     poll_s = 3.0 if config["stock"] else 0.1
     proxy = GridProxy(grid, expected_nodes=int(config["edges"]), join_timeout_s=120.0, poll_s=poll_s)
     model = ArrayRecord({"w": Array(np.linspace(-1, 1, int(config["parameters"]), dtype=np.float32))})
-    began = []
 
     def between(number: int, arrays: ArrayRecord) -> None:
-        now_s = time.perf_counter()
-        report["round_s"] += [now_s - began[0]] if began else []
+        now_s, ends = time.monotonic(), report["ends_s"]
+        report["round_s"] += [now_s - ends[-1]] if ends else []
+        ends.append(now_s)
         report["rounds"], report["model"] = number, arrays["w"].numpy().tolist()[:2000]
         write(path, report)
-        began[:] = [time.perf_counter()]
 
     if int(config["warm-up"]):
         warm = Hierarchical(tier=BridgeTier(), edge_rounds=1, seed=int(config["seed"]) + 1)

@@ -16,9 +16,10 @@ from flower_edge.strategies import edge_server
 app = ServerApp()
 
 
-def inner(cell: str) -> FedAvg:
-    """The strategy of every edge; it samples, so that seeds and orders matter."""
-    return FedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
+def inner(cell: str, evaluate: bool = False) -> FedAvg:
+    """The strategy of every edge, and of the flat federation."""
+    fraction = 1.0 if evaluate else 0.0
+    return FedAvg(fraction_evaluate=fraction, min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
 
 
 def start(parameters: int) -> ArrayRecord:
@@ -28,22 +29,23 @@ def start(parameters: int) -> ArrayRecord:
 
 def flat(grid: Grid, config: dict) -> None:
     """Train the terminals as one federation; the first rounds are not timed: apps are imported in them."""
-    seconds, began = [], []
+    seconds, ends = [], []
 
     def between(number: int, arrays: ArrayRecord) -> None:
-        now_s = time.perf_counter()
-        if began:
-            seconds.append(now_s - began[0])
-        began[:] = [now_s]
+        now_s = time.monotonic()
+        seconds.extend([now_s - ends[-1]] if ends else [])
+        ends.append(now_s)
 
     terminals = int(config["terminals"])
     # Flower's own Grid looks every three seconds; so does the proxy where Flower's own is to be measured.
     used = GridProxy(grid, expected_nodes=terminals, poll_s=3.0 if config["stock"] else 0.1, seed=int(config["seed"]))
     rounds = int(config["flat-rounds"]) + int(config["warm-up"])
-    result = inner("").start(
+    result = inner("", bool(config["evaluate"])).start(
         used, start(int(config["parameters"])), num_rounds=rounds, timeout=600.0, evaluate_fn=between
     )
-    report = {"round_s": seconds[int(config["warm-up"]) :], "model": result.arrays["w"].numpy()[:8].tolist()}
+    timed = int(config["warm-up"])
+    model = result.arrays["w"].numpy()[:8].tolist()
+    report = {"round_s": seconds[timed:], "ends_s": ends[timed:], "model": model}
     path = Path(str(config["report"]))
     part = path.with_suffix(".part")
     part.write_text(json.dumps(report), "utf-8")
@@ -58,7 +60,7 @@ def main(grid: Grid, context: Context) -> None:
         flat(grid, config)
         return
     edge = edge_server(
-        inner,
+        lambda cell: inner(cell, bool(config["evaluate"])),
         terminals=int(config["terminals"]),
         poll_s=3.0 if config["stock"] else 0.1,
         deadline_s=float(config["deadline-s"]) or None,

@@ -19,6 +19,7 @@ __all__ = [
     "COUNTED_ORDER",
     "COUNTED_WEIGHTS",
     "EDGE_RECORD",
+    "EVALUATES_KEY",
     "EVENTS_KEY",
     "LAYER_PREFIX",
     "SCHEMA",
@@ -37,6 +38,8 @@ SCHEMA = "flower-edge.edge/1"
 LAYER_PREFIX = "layer."
 #: In the record of an edge's reply: what happened there, one JSON text per event.
 EVENTS_KEY = "events"
+#: In the record of an edge host's reply: whether its strategy evaluates at all.
+EVALUATES_KEY = "evaluates"
 #: n_e in the reply's metrics.
 WEIGHT_KEY = "num-examples"
 #: In the record of an edge's reply, where terminals move, lists of one length: terminals, their weights, and when each

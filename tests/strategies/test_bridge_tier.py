@@ -146,6 +146,18 @@ def test_a_terminal_that_moved_is_counted_once_at_the_edge_it_came_to(tmp_path: 
     assert counted == {"edge-0": weights[0], "edge-1": weights[1] + weights[2] + weights[3]}
 
 
+def test_an_edge_that_evaluates_nothing_is_not_sent_a_model_for_it(tmp_path: Path) -> None:
+    def trains_only(cell: str) -> Strategy:
+        return FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
+
+    with two_edges(tmp_path, factory=trains_only) as edges:
+        outside = through_bridge(tmp_path, rounds=2)
+        assert [edge.status().handled for edge in edges] == [2, 2]
+    inside = in_process(trains_only, rounds=2)
+    assert same_model(outside.arrays, inside.arrays)
+    assert outside.evaluate_metrics_clientapp == inside.evaluate_metrics_clientapp == {}
+
+
 def test_without_node_properties_the_fix_is_named(tmp_path: Path) -> None:
     with (
         LocalGrid(bridge_app(), edge_hosts(tmp_path)) as local,

@@ -22,9 +22,10 @@ from flwr.serverapp.strategy import Strategy
 
 from ...errors import ConfigError, EdgeError, ProtocolError, TransportError
 from ...store.tree import load_tree, save_tree
-from ..edge_messages import COUNTED_NODES, COUNTED_ORDER, COUNTED_WEIGHTS, EDGE_RECORD
+from ..edge_messages import COUNTED_NODES, COUNTED_ORDER, COUNTED_WEIGHTS, EDGE_RECORD, EVALUATES_KEY
 from ..edge_rounds import EdgeRounds
 from ..flower_private import set_metadata
+from ..narrowed_grid import minimum_nodes
 from .channel import Channel, Listener
 from .counting import Counted, StableKey
 from .messages import FRAME_BYTES, Answer, Ask, Status, body_of, content_of, digest_of
@@ -240,6 +241,7 @@ class EdgeHost:
         reply = edge.handle(message)
         if job.ask.kind == "train":
             report = reply.content.config_records[EDGE_RECORD]
+            report[EVALUATES_KEY] = minimum_nodes(edge.strategy, "evaluate") > 0
             keys, weights, orders = self._counted.lists()
             if keys:
                 report[COUNTED_NODES], report[COUNTED_WEIGHTS], report[COUNTED_ORDER] = keys, weights, orders

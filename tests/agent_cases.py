@@ -6,7 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +22,7 @@ from flower_edge.transport.credentials import MutualTls
 
 RUN = "run-7"
 #: Waits short enough for tests; nothing that works comes near them.
-LIMITS = AgentLimits(spare_bytes=1, keepalive_s=2.0, retry_s=0.3)
+LIMITS = AgentLimits(spare_bytes=1, keepalive_s=2.0, retry_s=0.3, per_peer=64)
 
 
 @cache
@@ -51,8 +52,11 @@ class Group:
             self.start(node)
         self.relay: Agent | None = None
         if relay:
-            self.relay = Agent(folder / "relay", credentials(pair("relay")), limits=limits)
-            self.relay.open()
+            self.restart_relay(0)
+
+    def restart_relay(self, port: int) -> None:
+        self.relay = Agent(self.folder / "relay", credentials(pair("relay")), port=port, limits=self.limits)
+        self.relay.open()
 
     def start(self, node: int, port: int = 0) -> Agent:
         agent = Agent(self.folder / str(node), credentials(pair(f"node {node}")), port=port, limits=self.limits)
@@ -169,3 +173,13 @@ class AgentProcesses:
             process.terminate()
         for node in list(self.processes):
             self._close(node)
+
+
+def eventually(true: Callable[[], bool], within_s: float = 90.0) -> bool:
+    """Whether it came true in time; other threads get to run meanwhile."""
+    until_s = time.monotonic() + within_s
+    while not true():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(0.01)
+    return True

@@ -71,6 +71,9 @@ class LinkOwner(Protocol):
     def failed(self, job: Job, code: str) -> None:
         """An attempt was not answered, or the connection was refused."""
 
+    def gave_up(self, job: Job) -> None:
+        """The other agent will never take it."""
+
     def lost(self, name: str, error: TransportError) -> None:
         """A connection has ended that neither end closed."""
 
@@ -201,6 +204,7 @@ class Link:
                 continue
             elif code not in LATER or (code == "bad-digest" and job.tries >= _MOST_TRIES):
                 log.warning("the packet of round %d to node %d is given up: %s", job.post.round, job.dst, why)
+                self._owner.gave_up(job)
                 self._end(job)
                 continue
             self._rest(pause_s)

@@ -326,6 +326,13 @@ class Run:
         with self.changed:
             self.figures.failed(job.post.round, job.dst, code)
 
+    def gave_up(self, job: Job) -> None:
+        """It is not delivered, by this agent or the next."""
+        with self.changed:
+            self._posts.done(job.post, job.dst)
+            self.changed.notify_all()
+        self._counters.add(given_up=1)
+
     def lost(self, name: str, error: TransportError) -> None:
         """A connection has ended."""
         self._counters.add(lost=1)
@@ -353,8 +360,8 @@ class Run:
         card = self.standing.card(node)
         if card is None:
             with self.changed:
-                if any(node in post.waiting for post in self._posts.posts.values()):
-                    return self.standing.last_card(node)
+                waiting = [post.round for post in self._posts.posts.values() if node in post.waiting]
+                return self.standing.last_card(node, min(waiting)) if waiting else None
         return card
 
     def _relay_card(self) -> Card | None:

@@ -38,7 +38,7 @@ class Standing:
         self._links: dict[int, set[tuple[int, int]]] = {}
         self._keep_from = 0
         # Where to deliver what was posted in an earlier round, to nodes that are no neighbours now.
-        self._last: dict[int, Card] = {}
+        self._last: dict[int, tuple[int, Card]] = {}
         self._note(table)
 
     def update(self, table: RoundTable) -> None:
@@ -57,7 +57,7 @@ class Standing:
         self._note(table)
 
     def _note(self, table: RoundTable) -> None:
-        self._last = {**self._last, **table.neighbours}
+        self._last.update((node, (table.round, card)) for node, card in table.neighbours.items())
         self._hears.setdefault(table.round, set()).update(table.hears)
         self._links.setdefault(table.round, set()).update(table.links)
         for round_, sender in table.owed:
@@ -80,9 +80,10 @@ class Standing:
         """The agent of a neighbour; None for everybody else."""
         return self.table.neighbours.get(node)
 
-    def last_card(self, node: int) -> Card | None:
-        """The agent of a node as it was told last, to deliver to; who may send is for `card` to say."""
-        return self._last.get(node)
+    def last_card(self, node: int, round: int) -> Card | None:
+        """The agent to which a packet of that round is delivered, where it is no neighbour now but was one then."""
+        until, card = self._last.get(node, (-1, None))
+        return card if round <= until else None
 
     def check_peer(self, node: int, fingerprint: str | None) -> None:
         """Pass, or refuse somebody who is not this neighbour.
@@ -149,7 +150,7 @@ class Standing:
             "hears": [[round_, sorted(nodes)] for round_, nodes in self._hears.items()],
             "links": [[round_, sorted(links)] for round_, links in self._links.items()],
             "keep_from": self._keep_from,
-            "last": {str(node): card.model_dump() for node, card in self._last.items()},
+            "last": {str(node): [until, card.model_dump()] for node, (until, card) in self._last.items()},
         }
         beside = path.with_suffix(".new")
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -165,7 +166,7 @@ class Standing:
             found._hears = {int(round_): set(nodes) for round_, nodes in told["hears"]}
             found._links = {int(round_): {(a, b) for a, b in links} for round_, links in told["links"]}
             found._keep_from = int(told["keep_from"])
-            found._last = {int(node): Card(**card) for node, card in told["last"].items()}
+            found._last = {int(node): (int(until), Card(**card)) for node, (until, card) in told["last"].items()}
         except (OSError, ValueError, KeyError, TypeError, PeerError):
             return None
         return found

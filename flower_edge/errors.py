@@ -78,6 +78,18 @@ class TransportRefused(TransportError):
         self.code = code
 
 
+class EnrolmentError(EdgeError):
+    """A device that could not join or leave, or a server that cannot take devices."""
+
+
+class EnrolmentRefused(EnrolmentError):
+    """The server said no to a device; `code` says why in one word that programs can read, such as `token-used`."""
+
+    def __init__(self, message: str, code: str = "refused") -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class ProtocolError(EdgeError):
     """The other end did not do its half."""
 

@@ -11,6 +11,8 @@ import typer
 
 from .checks import Check, every_check
 from .device_checks import device_checks
+from .join import DeviceStateOption, device_folder
+from .join_checks import join_checks
 from .runs import RootOption
 
 __all__ = ["register"]
@@ -26,16 +28,20 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     root: RootOption = None,
+    state: DeviceStateOption = None,
+    url: Annotated[str, typer.Option(metavar="URL", help="Of a server that is to be joined.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Check this machine and environment, and say what to do about what is missing.
+
+    Where the machine has joined a server: whether that is reached, the clocks agree, and its node is online.
 
     Exit code: 0 runs can be made here (warnings are about extras), 1 something fails.
 
     Example: flower-edge doctor
     """
     checks: list[Check] = []
-    for check in chain(every_check(root), device_checks()):
+    for check in chain(every_check(root), device_checks(), join_checks(device_folder(state), url)):
         checks.append(check)
         if not as_json:
             _show(check)

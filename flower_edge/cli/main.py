@@ -13,8 +13,11 @@ from . import (
     codecs,
     compress,
     controllers,
+    devices,
     doctor,
     edge,
+    join,
+    leave,
     metrics,
     node,
     plan_split,
@@ -24,6 +27,7 @@ from . import (
     runs,
     split_edge,
     stage,
+    up,
     watch,
 )
 
@@ -38,8 +42,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    run, runs, node, edge, split_edge, stage, compress, watch, report, metrics, controllers, codecs, plan_split, rewards,
-    doctor, agent,
+    run, runs, up, join, leave, devices, node, edge, split_edge, stage, compress, watch, report, metrics,
+    controllers, codecs, plan_split, rewards, doctor, agent,
 ):  # fmt: skip
     verb.register(app)
 

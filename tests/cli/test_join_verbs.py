@@ -1,0 +1,179 @@
+"""`flower-edge up`, `join`, `leave`, `devices` and the doctor's look at a join: what is refused, planned and told."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flower_edge.cli import join_checks
+from flower_edge.cli.main import app
+from flower_edge.cli.up import parse_duration
+from flower_edge.enrolment.book import EnrolmentBook
+from flower_edge.enrolment.device_folder import DeviceFolder, Joined
+from flower_edge.enrolment.server_folder import ServerFolder
+from flower_edge.errors import ConfigError, EnrolmentError
+from flower_edge.transport.certificates import make_authority
+
+URL = "https://127.0.0.1:9"
+PRINT = "ab" * 32
+
+
+def call(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+# --- join ---
+
+
+@pytest.mark.parametrize("kind", ["systemd", "process", "termux"])
+def test_a_dry_run_says_what_would_be_written_and_writes_and_sends_nothing(tmp_path: Path, kind: str) -> None:
+    given = ("join", URL, "--token", "t0p-secret", "--ca-fingerprint", PRINT, "--state", str(tmp_path / "device"))
+    options = ("--runner", kind, "--name", "Pi One", "--node-config", "partition-id=3", "--dry-run")
+    document = json.loads(call(*given, *options, "--json"))
+    assert document["runner"] == kind
+    assert "--node-config partition-id=3" in document["node"].replace("'", "")
+    assert len(document["files"]) == (0 if kind == "process" else 1)
+    words = call(*given, *options)
+    assert f"would join {URL} as pi-one and run, by {kind}" in words
+    assert "t0p-secret" not in words
+    assert not (tmp_path / "device").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--runner", "cron"), "--runner cron: expected one of auto, systemd, process, termux"),
+        (("--min-battery", "1.5"), "--min-battery from 0 to 1"),
+        (("--cpus", "-1"), "are 0 or more"),
+        (("--wait-s", "0"), "--wait-s above 0"),
+        (("--memory-mb", "nan"), "are 0 or more"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        call("join", URL, "--ca-fingerprint", PRINT, "--state", str(tmp_path), *options)
+
+
+def test_leaving_where_nothing_joined_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing has joined in .*; give the --state that"):
+        call("leave", "--state", str(tmp_path / "nowhere"))
+
+
+# --- up and devices ---
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("30m", 1800.0), ("0.5d", 43_200.0)])
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "12", "-1h", "0s", "nanh", "1w", "infd"])
+def test_a_time_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no time; write a number and s, m, h or d"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--listen", "nowhere"), "nowhere"),
+        (("--uses", "-1"), "--uses -1: expected 0 or more"),
+        (("--app", "no-app"), "--app .*no-app: there is no such folder or file"),
+        (("--valid", "x"), "is no time"),
+    ],
+)
+def test_a_server_says_what_it_cannot_use(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        call("up", "--state", str(tmp_path), *options)
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EnrolmentError, match=r"--state .* cannot be written to"):
+        call("up", "--state", str(tmp_path / "file" / "in-it"))
+
+
+def test_devices_are_listed_and_invited_from_the_servers_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no folder of `flower-edge up`"):
+        call("devices", "list", "--state", str(tmp_path))
+    folder = ServerFolder.at(tmp_path)
+    folder.authority()
+    book = EnrolmentBook(folder.book)
+    assert "no device has joined" in call("devices", "list", "--state", str(tmp_path))
+    folder.remember("public-url", "https://edge.example:8000")
+    line = call("devices", "invite", "--state", str(tmp_path), "--uses", "2").split()
+    assert line[:3] == ["flower-edge", "join", "https://edge.example:8000"]
+    assert line[-1] == folder.fingerprint()
+    book.admit(line[4], "key", "pi")
+    book.joined("key", 2**64 - 1)
+    (device,) = json.loads(call("devices", "list", "--state", str(tmp_path), "--json"))["devices"]
+    assert (device["name"], device["node_id"], device["state"]) == ("pi", 2**64 - 1, "joined")
+    assert str(2**64 - 1) in call("devices", "list", "--state", str(tmp_path))
+    folder.remember("control-port", 9)
+    with pytest.raises(ConfigError, match=r"pi is still in: .*; is `flower-edge up` running here"):
+        call("devices", "remove", "pi", "--state", str(tmp_path))
+    assert book.called("pi").state == "joined"
+
+
+# --- the doctor ---
+
+
+def levels(folder: DeviceFolder, url: str = "") -> dict[str, str]:
+    return {check.name: check.level for check in join_checks.join_checks(folder, url)}
+
+
+def test_the_doctor_tells_of_a_join_that_cannot_be_reached_and_of_none(tmp_path: Path) -> None:
+    folder = DeviceFolder(tmp_path)
+    assert levels(folder) == {"join": "ok"}
+    assert levels(folder, URL) == {"server": "fail"}
+    assert levels(folder, "ftp://x") == {"server": "fail"}
+    folder.write("join.json", b"{")
+    assert levels(folder) == {"join": "fail"}
+    folder.keep(Joined(url=URL, ca_fingerprint=PRINT, name="pi", manner="process"))
+    folder.write("authority.pem", make_authority("test", days=300).certificate_pem)
+    seen = levels(folder)
+    assert (seen["server's authority"], seen["node"], seen["server"]) == ("ok", "fail", "fail")
+
+
+def test_the_doctor_tells_how_long_certificates_are_good() -> None:
+    now = datetime.now(UTC)
+
+    def level(days: float, begin: timedelta = timedelta(0)) -> tuple[str, str]:
+        check = join_checks.certificate("it", make_authority("test", days=days, now=now + begin).certificate_pem)
+        return check.level, check.found
+
+    assert level(300.0)[0] == "ok"
+    assert level(7.0)[0] == "warn"
+    assert level(1.0, timedelta(days=-3))[0] == "fail"
+    assert "valid from" in level(9.0, timedelta(days=3))[1]
+    assert join_checks.certificate("it", b"x").level == "fail"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "level"), [(None, "ok"), (0.0, "ok"), (5.0, "ok"), (30.0, "fail"), (-90.0, "warn"), (-400.0, "fail")]
+)
+def test_the_doctor_tells_the_clock_by_the_servers_word(ahead: float | None, level: str) -> None:
+    check = join_checks.clock_of_server(ahead)
+    assert check.level == level
+    assert ahead is None or "by its own word" in check.found
+
+
+def test_renewing_and_losing_what_a_server_keeps(tmp_path: Path) -> None:
+    folder = ServerFolder.at(tmp_path)
+    before = folder.fingerprint()
+    first = [file.read_bytes() for file in folder.public_certificate(["edge.example"])]
+    assert [file.read_bytes() for file in folder.public_certificate(["edge.example"])] == first
+    assert [file.read_bytes() for file in folder.public_certificate(["other.example"])] != first
+    assert ServerFolder.at(tmp_path).fingerprint() == before
+    EnrolmentBook(folder.book)
+    (tmp_path / "authority.key").unlink()
+    with pytest.raises(EnrolmentError, match="devices have joined with it; put it back from a copy"):
+        folder.authority()

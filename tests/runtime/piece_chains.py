@@ -30,7 +30,7 @@ PROFILE = ModelProfile(
     tuple(UnitProfile(str(i), 0.0, 0.0) for i in range(len(WIDTHS) - 1)),
     tuple(CutProfile(i, ((width,),), (True,)) for i, width in enumerate(WIDTHS)),
 )
-PATIENCE = Patience(silence_s=5.0, dial_s=5.0)
+PATIENCE = Patience(silence_s=60.0, dial_s=60.0)
 
 
 def chain(pieces: int = 3, *, number: int = 0, mode: Any = "exact", steps: int = STEPS) -> tuple[PieceOrder, ...]:
@@ -133,7 +133,7 @@ def dial(service: PieceService, order: PieceOrder, shown: str, **changes: Any) -
 
 def settled_threads(most: int) -> int:
     """Threads there are, as soon as they are no more than `most`; those of gRPC end a little later than their calls."""
-    until_s = time.monotonic() + 5.0
+    until_s = time.monotonic() + 60.0
     while threading.active_count() > most and time.monotonic() < until_s:
         time.sleep(0.02)
     return threading.active_count()

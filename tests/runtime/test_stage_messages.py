@@ -92,11 +92,11 @@ def test_who_waits_for_room_goes_on_when_there_is_some_or_when_it_closes() -> No
     waiting = threading.Thread(target=lambda: put.append(jobs.put(job(1), wait=True)))
     waiting.start()
     assert [one.request for one in jobs.take(1, 0.0)] == [0]
-    waiting.join(5)
+    waiting.join(60)
     again = threading.Thread(target=lambda: put.append(jobs.put(job(2), wait=True)))
     again.start()
     assert [one.request for one in jobs.close()] == [1]
-    again.join(5)
+    again.join(60)
     assert put == [True, False]
     assert jobs.take(1, 0.0) == []
 

@@ -33,12 +33,12 @@ def echo() -> Iterator[str]:
         thread.start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+    thread.join(60)
 
 
 def dial(shaper: LinkShaper) -> socket.socket:
     host, port = shaper.address.split(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def round_trip_s(one: socket.socket, data: bytes) -> float:

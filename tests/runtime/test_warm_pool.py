@@ -57,7 +57,7 @@ class Node:
         self.pool.stored(self.state)
 
     def until(self, there: Callable[[], Any]) -> None:
-        latest_s = time.monotonic() + 10
+        latest_s = time.monotonic() + 120
         while not there():
             assert time.monotonic() < latest_s
             self.pool.look(0.02)
@@ -195,7 +195,7 @@ def test_one_that_does_not_end_is_ended() -> None:
         executor.look()
     began_s = time.monotonic()
     assert executor.close(patience_s=0.1) == -9
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 60
 
 
 def test_nothing_is_started_after_the_end(node: Callable[..., Node]) -> None:

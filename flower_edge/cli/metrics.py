@@ -36,34 +36,53 @@ def metrics(
     ] = None,
     certificate: Annotated[Path | None, typer.Option(metavar="PEM", help="For TLS.")] = None,
     key: Annotated[Path | None, typer.Option(metavar="PEM", help="That belongs to it.")] = None,
+    agent: Annotated[
+        Path | None, typer.Option(metavar="SOCKET", help="Tell a peer agent's numbers too; without RUN, only those.")
+    ] = None,
+    grafana: Annotated[
+        bool, typer.Option("--grafana", help="Print a dashboard for Grafana to import, and serve nothing.")
+    ] = False,
     once: Annotated[bool, typer.Option("--once", help="Print them once, and serve nothing.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print them once as one JSON document, and serve nothing.")
     ] = False,
 ) -> None:
-    """Serve /metrics of a run, or of all runs, for Prometheus to scrape, until Ctrl-C.
+    """Serve /metrics of a run, of all runs or of a peer agent, for Prometheus to scrape, until Ctrl-C.
 
     Exit code: 0.
 
     Example: flower-edge metrics latest --port 9464
     """
-    from ..monitoring.exporter import RunExporter
-    from ..telemetry import MetricsServer
+    if grafana:
+        from importlib import resources
 
-    place = runs_root(root) if which is None else RunFolder.open(which, root).path
-    if which is None and not place.is_dir():
-        raise ConfigError(f"no folder {place}; name a run, or set FLOWER_EDGE_RUNS or --root to a folder of runs")
-    told = RunExporter(place).metrics
+        print((resources.files("flower_edge.monitoring") / "grafana_dashboard.json").read_text("utf-8"), end="")
+        return
+    from ..telemetry import Metrics, MetricsServer
+
+    told, places = Metrics(), []
+    if agent is not None:
+        from ..monitoring.agent_exporter import AgentExporter
+
+        places.append(AgentExporter(agent, told).socket)
+    if agent is None or which is not None:
+        from ..monitoring.exporter import RunExporter
+
+        place = runs_root(root) if which is None else RunFolder.open(which, root).path
+        if which is None and not place.is_dir():
+            raise ConfigError(f"no folder {place}; name a run, or set FLOWER_EDGE_RUNS or --root to a folder of runs")
+        places.append(str(RunExporter(place, told).place))
     if as_json:
-        print(json.dumps({"place": str(place), "metrics": told.samples()}, indent=2, allow_nan=False))
+        print(json.dumps({"places": places, "metrics": told.samples()}, indent=2, allow_nan=False))
         return
     if once:
         print(told.text(), end="")
         return
     with MetricsServer(told, host, port, token, certificate=certificate, key=key) as server:
-        # Flushed: whoever starts this as a process waits for that line.
-        print(f"metrics: {server.url}", flush=True)
+        # Ctrl-C may come as soon as the line is out.
         try:
+            # Flushed: whoever starts this as a process waits for that line.
+            print(f"metrics: {server.url}", flush=True)
             while True:
                 time.sleep(3600.0)
         except KeyboardInterrupt:

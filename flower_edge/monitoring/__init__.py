@@ -4,9 +4,10 @@ For the command line, the dashboard and Prometheus. Nothing here runs a round, a
 stop.
 """
 
+from .agent_exporter import AgentExporter
 from .exporter import RunExporter, serve_metrics
 from .follower import RunFollower
 from .links import Link, links_row
 from .run_state import RunState
 
-__all__ = ["Link", "RunExporter", "RunFollower", "RunState", "links_row", "serve_metrics"]
+__all__ = ["AgentExporter", "Link", "RunExporter", "RunFollower", "RunState", "links_row", "serve_metrics"]

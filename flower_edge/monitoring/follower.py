@@ -1,8 +1,8 @@
 """`RunFollower`: a run folder looked at again and again, reading only what is new.
 
-The run may be in any process of any machine that shares the disk. Whatever is wrong with its files is survived: a line
-that is half written waits for its end, one that is damaged is passed over and counted, a run folder that is gone is said
-to be gone. Nothing here writes or touches the run.
+The run may be in any process of any machine that shares the disk. Whatever is wrong with its files is survived: half a
+line waits for its end, a damaged one is passed over and counted, a run folder that is gone is said to be gone. Nothing
+here writes or touches the run.
 """
 
 from __future__ import annotations
@@ -48,15 +48,22 @@ class RunFollower:
     def look(self) -> RunState:
         """Read what is new, and say what all of it amounts to."""
         with self.lock:
-            try:
-                self._run = RunFolder.open(self.path) if (self.path / "run.json").is_file() else None
-            except (DataError, OSError) as error:
-                log.debug("%s cannot be read now: %s", self.path, error)
+            self.read_info()
             try:
                 self._read_on()
             except OSError as error:
                 log.debug("%s cannot be read now: %s", self.path, error)
             return self.state
+
+    def read_info(self) -> RunFolder | None:
+        """Read what the run says of itself, and none of its rows; what was read before stays where that fails."""
+        with self.lock:
+            try:
+                if (self.path / "run.json").is_file():
+                    self._run = RunFolder.open(self.path)
+            except (DataError, OSError) as error:
+                log.debug("%s cannot be read now: %s", self.path, error)
+            return self._run
 
     def _read_on(self) -> None:
         lines = self.path / "metrics.jsonl"

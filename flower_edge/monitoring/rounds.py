@@ -183,10 +183,15 @@ def _sum(rows: Iterable[Row], name: str) -> float | None:
 def _mean(rows: Iterable[Row], names: Sequence[str]) -> float | None:
     having = _widest(row for row in rows if _number(row, names) is not None)
     weights = [row.number("num-examples") or 0.0 for row in having]
-    if not any(weights):
-        weights = [1.0] * len(having)
     values = [_number(row, names) or 0.0 for row in having]
-    return math.fsum(w * v for w, v in zip(weights, values, strict=True)) / math.fsum(weights) if having else None
+    try:
+        # Numbers of examples that are none, such as negative ones, weigh nothing.
+        if not (all(weight >= 0 for weight in weights) and 0 < math.fsum(weights) < math.inf):
+            weights = [1.0] * len(having)
+        told = math.fsum(w * v for w, v in zip(weights, values, strict=True)) / math.fsum(weights) if having else None
+    except (OverflowError, ValueError):  # infinities of both signs, or beyond what a float holds
+        told = math.nan
+    return told
 
 
 def _number(row: Row, names: Sequence[str]) -> float | None:

@@ -6,7 +6,6 @@ cell, node and edge round), as by a round that was taken up again, replace those
 
 from __future__ import annotations
 
-import math
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
@@ -25,6 +24,9 @@ MOST_EVENTS: Final = 500
 MOST_NODES: Final = 10_000
 #: Distinct words of events and codes of refusals that are counted by themselves.
 MOST_KINDS: Final = 200
+
+#: What a book can hold of one payment; more is no payment.
+_MOST_MICRO: Final = 1 << 63
 
 _LINE_KINDS: Final = ("central", "evaluate", "traffic", "nodes")
 _Told = tuple[str, str, str, int]
@@ -205,7 +207,7 @@ class RunState:
                 one.why = one.why or event.text.partition(f"refused ({code}): ")[2] or event.text
         elif what == "rewarded":
             micro = row.values.get("micro", 0)
-            micro = int(micro) if isinstance(micro, int | float) and math.isfinite(micro) else 0
+            micro = int(micro) if isinstance(micro, int | float) and abs(micro) < _MOST_MICRO else 0
             self.paid_micro += micro
             payments = _kept(self.paid, (row.node, where), Payments)
             if payments is not None:

@@ -30,8 +30,8 @@ from flower_edge.control.baselines import Equal
 from flower_edge.control.controller import Controller
 from flower_edge.errors import ConfigError, ProtocolError
 from flower_edge.events import Event
-from flower_edge.runtime.abilities import now_s, wait_until
 from flower_edge.monitoring.links import Link
+from flower_edge.runtime.abilities import now_s, wait_until
 from flower_edge.runtime.strategy_state import check_settings
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.topology.topology import Topology
@@ -316,7 +316,6 @@ class Gossip(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The mean of the workers' models, and what the round was like; the control of the next round is decided."""
-
         group = self._group
         if group is None or self._grid is None:
             raise ProtocolError("aggregate_train before configure_train: Gossip knows no workers yet")
@@ -409,6 +408,10 @@ class Gossip(Strategy):
         """What happened since the last call."""
         return self._progress.take()
 
+    def links(self) -> tuple[Link, ...]:
+        """Links in use with what they carry and take, as of the last round."""
+        return () if self._group is None else links_told(self._group)
+
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -420,10 +423,6 @@ class Gossip(Strategy):
             **self._progress.state_dict(),
             "letters": self._post.letters(),
         }
-    def links(self) -> tuple[Link, ...]:
-        """Links in use with what they carry and take, as of the last round."""
-        return () if self._group is None else links_told(self._group)
-
 
     def _settings(self) -> dict[str, Any]:
         """What a checkpoint must have been made with."""

@@ -13,6 +13,7 @@ from . import (
     codecs,
     compress,
     controllers,
+    dashboard,
     devices,
     doctor,
     edge,
@@ -42,8 +43,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    run, runs, up, join, leave, devices, node, edge, split_edge, stage, compress, watch, report, metrics,
-    controllers, codecs, plan_split, rewards, doctor, agent,
+    run, runs, up, join, leave, devices, node, edge, split_edge, stage, compress, watch, report, dashboard,
+    metrics, controllers, codecs, plan_split, rewards, doctor, agent,
 ):  # fmt: skip
     verb.register(app)
 

@@ -5,16 +5,16 @@ Nothing here listens; see `serving`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.responses import Response
 from nicegui import app as nicegui_app
 from nicegui import ui
 
-from ..errors import ConfigError
 from .access import Access, Gate
 from .page import draw
+from .served import RECONNECT_S, one_per_process
 from .theme import ICON
 from .watch import Watch
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..runtime.compression.session_torch import CompressionSession
 
 __all__ = ["application"]
-
-_PATIENCE_S: Final = 60.0
 
 
 def application(session: CompressionSession, access: Access) -> Gate:
@@ -36,11 +34,7 @@ def application(session: CompressionSession, access: Access) -> Gate:
     Raises:
         ConfigError: this process has or had a page already; NiceGUI has one application per process.
     """
-    if nicegui_app.middleware_stack is not None or nicegui_app.is_started:
-        raise ConfigError(
-            "this process has served a control page already, and NiceGUI has one per process; keep that one open for "
-            "as long as the session lives, or start another process"
-        )
+    one_per_process()
     watch = Watch(session)
     nicegui_app.on_shutdown(watch.close)
     served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -67,9 +61,7 @@ def application(session: CompressionSession, access: Access) -> Gate:
         dark=None,
         # The page has its own style sheet; this one would be compiled in the browser.
         tailwind=False,
-        # A browser that is not heard of for so long has to load the page anew and loses what stands in the form. The
-        # machine that compresses is busy, and answers late.
-        reconnect_timeout=_PATIENCE_S,
+        reconnect_timeout=RECONNECT_S,
         show_welcome_message=False,
     )
     return Gate(served, access)

@@ -16,8 +16,8 @@ from .connection_panels import ConnectionPanels
 from .controls import Buttons, Overrides, Versions, called
 from .form import Form
 from .form_values import FormValues
+from .layout import alert, begin_page, colours, folded, heading, panel, tall
 from .markup import paragraph
-from .theme import STYLE
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -52,13 +52,10 @@ class ControlView:
         self._parts: dict[str, ui.html] = {}
         self._content: dict[str, str] = {}
         self._folds: list[ui.element] = []
-        ui.add_css(STYLE)
-        # Whoever listens is told the language; NiceGUI names none unless the whole application has one.
-        ui.add_head_html('<script>document.documentElement.lang = "en"</script>')
-        ui.html('<a class="fe-skip" href="#state">Skip to the state</a>', sanitize=False)
+        begin_page("state", "the state")
         self._top(told)
         with ui.element("main").classes("fe-main"):
-            with ui.element("div").classes("fe-side"), _panel("What to reach", "settings"):
+            with ui.element("div").classes("fe-side"), panel("What to reach", "settings"):
                 known = told["known"]
                 values = FormValues.of(known, told["settings"])
                 self.form = Form(values, told["task"].get("units", ()), watch.proposed, self._submit)
@@ -70,54 +67,45 @@ class ControlView:
     def _top(self, told: Told) -> None:
         with ui.element("header").classes("fe-top"):
             name = told["task"].get("name", "")
-            _heading(f"Fringe compression{f': {name}' if name else ''}", "h1")
+            heading(f"Fringe compression{f': {name}' if name else ''}", "h1")
             self._part("phase")
             ui.element("div").classes("fe-spring")
             self._buttons = Buttons(self._session, self._say, self.refresh)
-            dark = ui.dark_mode(None)
-            ui.select({"auto": "as the system", "light": "light", "dark": "dark"}, label="colours", value="auto").props(
-                "dense borderless"
-            ).style("min-width: 118px").on_value_change(
-                lambda event: dark.set_value({"light": False, "dark": True}.get(event.value))
-            )
+            colours()
             with ui.element("div").style("width: 100%"):
                 self._part("status").classes("fe-status").props('role="status" aria-live="polite"')
-                self._said = _alert()
+                self._said = alert()
 
     def _results(self, told: Told) -> None:
-        with _panel("The whole pipeline", "state"):
+        with panel("The whole pipeline", "state"):
             self._part("total")
             self._folded("The same as a table", "total_table")
         with ui.element("div").classes("fe-two"):
-            with _panel("Frozen layers", "frozen"):
+            with panel("Frozen layers", "frozen"):
                 self._part("frozen")
-            with _panel("Requests", "requests"):
+            with panel("Requests", "requests"):
                 self._part("requests")
-        with _panel("Connections", "connections"):
+        with panel("Connections", "connections"):
             self._connections = ConnectionPanels()
             self._part("connections")
-        with _panel("Bandwidth", "bandwidth"):
+        with panel("Bandwidth", "bandwidth"):
             self._part("bandwidth")
             self._folded("The bars as a table", "bandwidth_table")
-        with _panel("Machines", "machines"):
+        with panel("Machines", "machines"):
             self._part("machines")
             self._folded("Layers of each machine", "layers")
-        with _panel("Links", "links"):
+        with panel("Links", "links"):
             self._part("links")
-            _heading("Set a link by hand", "h3")
+            heading("Set a link by hand", "h3")
             self._overrides = Overrides(self._session, self._say_link, self.refresh)
-            self._said_link = _alert()
-        with _panel("Versions", "versions"):
+            self._said_link = alert()
+        with panel("Versions", "versions"):
             self._versions = Versions(self._session, self._say, self.refresh)
-        with _panel("History", "history"):
-            with ui.element("details"):
-                ui.html("Iterations", sanitize=False, tag="summary")
-                with _tall("iterations"):
-                    self._part("iterations")
-            with ui.element("details").props("open"):
-                ui.html("Events", sanitize=False, tag="summary")
-                with _tall("events"):
-                    self._part("events")
+        with panel("History", "history"):
+            with folded("Iterations"), tall("iterations"):
+                self._part("iterations")
+            with folded("Events").props("open"), tall("events"):
+                self._part("events")
             ui.html(
                 '<p>Export: <a href="/export/iterations.csv" download>iterations as CSV</a>, '
                 '<a href="/export/session.json" download>everything as JSON</a></p>',
@@ -125,10 +113,9 @@ class ControlView:
             )
 
     def _folded(self, title: str, name: str) -> None:
-        with ui.element("details") as folded:
-            ui.html(title, sanitize=False, tag="summary")
+        with folded(title) as made:
             self._part(name)
-        self._folds.append(folded)
+        self._folds.append(made)
 
     def _part(self, name: str) -> ui.html:
         self._parts[name] = ui.html("", sanitize=False)
@@ -160,8 +147,8 @@ class ControlView:
             if self._content.get(name) != content:
                 self._content[name] = content
                 self._parts[name].set_content(content)
-        for folded in self._folds:
-            folded.set_visibility(bool(told["connections"]))
+        for one in self._folds:
+            one.set_visibility(bool(told["connections"]))
         self._connections.show(told["connections"])
         self._versions.show(told)
         self._buttons.show(told)
@@ -180,27 +167,3 @@ class ControlView:
 
     def _say_link(self, message: str) -> None:
         self._said_link.set_content(paragraph(message, "bad") if message else "")
-
-
-def _heading(text: str, tag: str) -> None:
-    from html import escape
-
-    ui.html(escape(text), sanitize=False, tag=tag)
-
-
-def _panel(title: str, anchor: str) -> ui.element:
-    made = (
-        ui.element("section").classes("fe-panel").props(f'id="{anchor}" aria-labelledby="{anchor}-title" tabindex="-1"')
-    )
-    with made:
-        ui.html(title, sanitize=False, tag="h2").props(f'id="{anchor}-title"')
-    return made
-
-
-def _tall(name: str) -> ui.element:
-    """What grows scrolls by itself, with the keyboard, too."""
-    return ui.element("div").classes("fe-tall").props(f'tabindex="0" role="region" aria-label="{name}"')
-
-
-def _alert() -> ui.html:
-    return ui.html("", sanitize=False).classes("fe-error").props('role="alert"')

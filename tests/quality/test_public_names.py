@@ -106,10 +106,10 @@ PUBLIC = {
         "gossip_mod",
         "gradient_mod",
         "held_sets",
+        "logging_mod",
         "measure_conditions",
         "period_mod",
         "pieces_client",
-        "logging_mod",
         "request",
         "request_to_join",
         "share_data",
@@ -608,10 +608,18 @@ PUBLIC = {
         "default_judges",
         "try_updates",
     },
+    "flower_edge.monitoring": {
+        "AgentExporter",
+        "Link",
+        "RunExporter",
+        "RunFollower",
+        "RunState",
+        "links_row",
+        "serve_metrics",
+    },
     "flower_edge.rewards": {
         "MICRO_PER_CREDIT",
         "Budget",
-    "flower_edge.monitoring": {"Link", "RunExporter", "RunFollower", "RunState", "links_row", "serve_metrics"},
         "Claim",
         "Enrolled",
         "Enrolment",
@@ -701,9 +709,12 @@ PUBLIC = {
         "report_entries",
     },
     "flower_edge.ui": {
+        "DEFAULT_DASHBOARD_PORT",
         "DEFAULT_PORT",
         "ControlPage",
+        "Dashboard",
         "serve",
+        "serve_dashboard",
     },
 }
 #: Rooms without public names of their own: the command line is used, not imported, and of the inner rooms the outer
@@ -737,6 +748,7 @@ CLOSED = {
     "flower_edge.strategies.rewards",
     "flower_edge.strategies.sharing",
     "flower_edge.strategies.splitting",
+    "flower_edge.ui.dashboard",
 }
 
 

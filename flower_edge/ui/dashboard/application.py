@@ -1,0 +1,70 @@
+"""`application`: the dashboard's pages behind their gate, as one ASGI application. Nothing here listens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from nicegui import app as nicegui_app
+from nicegui import ui
+
+from ..access import Access, Gate
+from ..served import RECONNECT_S, one_per_process
+from ..theme import ICON
+from .list_page import draw_list
+from .run_page import draw_missing, draw_run
+from .watched import Watched
+
+__all__ = ["application", "pages"]
+
+
+def application(place: Path, access: Access) -> Gate:
+    """All that is served.
+
+    Args:
+        place: a run folder, or a folder of run folders.
+        access: who may.
+
+    Raises:
+        ConfigError: this process has or had a page already.
+    """
+    one_per_process()
+    watched = Watched(place)
+    nicegui_app.on_shutdown(watched.close)
+    served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    pages(watched, may_stop=access.token is not None)
+    ui.run_with(
+        served,
+        title="flower-edge dashboard",
+        favicon=ICON,
+        dark=None,
+        # The page has its own style sheet; this one would be compiled in the browser.
+        tailwind=False,
+        reconnect_timeout=RECONNECT_S,
+        show_welcome_message=False,
+    )
+    return Gate(served, access)
+
+
+def pages(watched: Watched, *, may_stop: bool) -> None:
+    """Make the routes: the list, or the one run; and a page for each run.
+
+    Args:
+        watched: the runs.
+        may_stop: whether a run may be asked to stop.
+    """
+
+    @ui.page("/")
+    async def first() -> None:
+        if watched.single is None:
+            await draw_list(watched)
+        else:
+            await draw_run(watched, watched.single, may_stop=may_stop, alone=True)
+
+    @ui.page("/run/{name}")
+    async def one(name: str) -> None:
+        # Only names that are in the list: what came in the address is never a path.
+        if await watched.knows(name):
+            await draw_run(watched, name, may_stop=may_stop, alone=watched.single is not None)
+        else:
+            draw_missing(name)

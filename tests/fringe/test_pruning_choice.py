@@ -67,9 +67,9 @@ def test_channels_that_are_always_zero_or_copies_go_first() -> None:
 
 def test_sixty_four_channels_are_ranked_in_less_than_a_second() -> None:
     x, w = drawn(0, 64, 400)
-    started = time.perf_counter()
+    started = time.process_time()
     ranking(second_moment(x), w.T @ w)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 def test_the_largest_norms_are_kept_and_bad_counts_refused() -> None:

@@ -50,7 +50,7 @@ def test_requests_that_wait_together_are_computed_together_and_each_gets_its_own
         deployment.deploy(made)
         futures = [deployment.ask(samples(2, seed).numpy()) for seed in range(4)]
         together = torch.cat([samples(2, seed) for seed in range(4)])
-        assert np.array_equal(np.concatenate([one.result(10).output for one in futures]), made.run(together).numpy())
+        assert np.array_equal(np.concatenate([one.result(60).output for one in futures]), made.run(together).numpy())
         assert deployment.statistics()["camera"]["compute"]["count"] == 1
 
 
@@ -91,11 +91,11 @@ def test_a_full_queue_refuses_with_a_code_and_what_was_taken_is_served() -> None
         wait_until(lambda: stages["camera"].statistics()["under_way"])  # it is taken, so that two more may wait
         futures += [deployment.ask(samples(1).numpy()) for _ in range(3)]
         with pytest.raises(NotServed, match=r"'camera'.*2 requests wait") as refused:
-            futures[3].result(10)
+            futures[3].result(60)
         assert refused.value.code == "busy"
         slow.gate.set()
         for future in futures[:3]:
-            assert np.array_equal(future.result(10).output, made.run(samples(1)).numpy())
+            assert np.array_equal(future.result(60).output, made.run(samples(1)).numpy())
         assert deployment.statistics()["camera"]["refused"] == 1
 
 

@@ -222,11 +222,11 @@ def test_a_hundred_thousand_nodes_need_no_matrix_and_a_moment() -> None:
     nodes, links = 100_000, 300_000
     key = np.unique(rng.integers(0, nodes * nodes, links))
     key = rng.permutation(key[key // nodes != key % nodes])
-    began = time.perf_counter()
+    began = time.process_time()
     topology = Topology(nodes, key // nodes, key % nodes)
     topology.keep(topology.sender % 2 == 0)
     assert len(topology.by_sender) == topology.links == len(key)
-    assert time.perf_counter() - began < 5.0
+    assert time.process_time() - began < 5.0
 
 
 def test_links_as_a_state_holds_them_make_the_same_topology_without_another_look() -> None:

@@ -46,7 +46,7 @@ def ended() -> Iterator[CompressionSession]:
     """One whose goals are met; for tests that change nothing."""
     with CompressionSession(task(), modelled()) as session:
         session.submit(settings())
-        assert session.wait(20) == "goals met"
+        assert session.wait(120) == "goals met"
         yield session
 
 
@@ -153,10 +153,10 @@ def test_a_floor_that_does_not_hold_uncompressed_is_refused(opened: Opened) -> N
 def test_other_goals_are_aimed_at_from_where_it_is(opened: Opened) -> None:
     session = opened()
     session.submit(settings(bandwidth="3x"))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     before = session.told()
     session.submit(settings(bandwidth="6x", machines=MACHINES))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     after = session.told()
     assert after["iterations"][: len(before["iterations"])] == before["iterations"]
     assert len(after["iterations"]) > len(before["iterations"])
@@ -165,9 +165,9 @@ def test_other_goals_are_aimed_at_from_where_it_is(opened: Opened) -> None:
 def test_other_machines_begin_anew(opened: Opened) -> None:
     session = opened()
     session.submit(settings(bandwidth="3x"))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     session.submit(settings(machines=("camera", "server"), cuts=("1",), bandwidth="3x"))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     told = session.told()
     assert [one["name"] for one in told["connections"]] == ["camera -> server"]
     assert told["iterations"][0]["number"] == 1
@@ -177,7 +177,7 @@ def test_other_machines_begin_anew(opened: Opened) -> None:
 def test_any_version_is_rolled_back_to_byte_for_byte_and_iterating_pauses(opened: Opened) -> None:
     session = opened()
     session.submit(settings())
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     first, last = (session.told()["versions"][at] for at in (1, -1))
     session.roll_back(first["number"])
     told = session.told()
@@ -190,7 +190,7 @@ def test_any_version_is_rolled_back_to_byte_for_byte_and_iterating_pauses(opened
         session.roll_back(99)
     session.roll_back(0)
     session.resume()
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
 
 
 def test_it_pauses_goes_on_and_stops(opened: Opened) -> None:
@@ -203,7 +203,7 @@ def test_it_pauses_goes_on_and_stops(opened: Opened) -> None:
     session.resume()
     wait_until(lambda: len(session.told()["iterations"]) > done)
     session.stop()
-    assert session.wait(20) == "stopped"
+    assert session.wait(120) == "stopped"
     assert session.told()["total"]["test_score"] is not None
 
 
@@ -211,25 +211,25 @@ def test_it_may_be_stopped_before_it_is_prepared(opened: Opened) -> None:
     session = opened()
     session.submit(settings())
     session.stop()
-    assert session.wait(20) == "stopped"
+    assert session.wait(120) == "stopped"
 
 
 def test_what_fails_in_the_thread_is_said_and_another_submission_begins_anew(opened: Opened) -> None:
     session = opened()
     session.submit(settings(depth=0))
-    assert session.wait(20) == "failed"
+    assert session.wait(120) == "failed"
     assert "no layer touches a cut" in str(session.told()["error"])
     with pytest.raises(FringeError, match="submit anew"):
         session.pause()
     session.submit(settings(bandwidth="3x"))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     assert session.told()["error"] is None
 
 
 def test_a_link_that_is_set_worse_by_hand_makes_it_compress_on(opened: Opened) -> None:
     session = opened()
     session.submit(settings(bandwidth=None, latency="36 ms", metric="loss", drop=0.5))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     before = session.told()["versions"][-1]["number"]
     session.override_link("camera -> gateway", Link(3e4, 0.010))
     wait_until(lambda: session.told()["versions"][-1]["number"] > before and session.phase == "goals met")
@@ -247,7 +247,7 @@ def test_a_link_that_is_set_worse_by_hand_makes_it_compress_on(opened: Opened) -
 def test_nothing_is_followed_while_automatic_is_off(opened: Opened) -> None:
     session = opened()
     session.submit(settings(bandwidth=None, latency="36 ms", drop=0.2, follow=False))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     before = len(session.told()["iterations"])
     session.override_link(0, Link(3e4, 0.010))
     wait_until(lambda: any("has degraded" in one["text"] for one in session.told()["events"]))
@@ -260,9 +260,9 @@ def test_nothing_is_followed_while_automatic_is_off(opened: Opened) -> None:
 def test_a_policy_learns_from_what_earlier_runs_recorded(opened: Opened) -> None:
     session = opened()
     session.submit(settings(policy="learned"))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     session.submit(settings(policy="learned", cuts=("1", "2")))
-    assert session.wait(20) in ("goals met", "floor reached")
+    assert session.wait(120) in ("goals met", "floor reached")
     assert session.told()["iterations"]
 
 
@@ -348,7 +348,7 @@ def test_who_waits_for_a_session_that_is_closed_does_not_wait_for_ever(opened: O
     for one in closing:
         one.start()
     for one in (*closing, waiting):
-        one.join(30)
+        one.join(120)
     assert len(ends) == 1
 
 
@@ -372,7 +372,7 @@ def test_what_is_told_while_it_iterates_is_of_one_moment(opened: Opened) -> None
 def test_a_version_is_there_before_the_iteration_that_made_it(opened: Opened) -> None:
     session = opened()
     session.submit(settings(bandwidth="3x"))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     controller = session._loop.run.controller  # type: ignore[union-attr]
     made = controller.iterations.pop()  # type: ignore[union-attr]  # as between the two
     told = session.told()
@@ -392,12 +392,12 @@ def test_a_version_that_there_is_not_pauses_nothing(opened: Opened) -> None:
 def test_a_restart_with_other_goals_goes_on_from_what_was_kept(opened: Opened, tmp_path: Path) -> None:
     first = opened(folder=tmp_path)
     first.submit(settings(bandwidth="3x"))
-    assert first.wait(20) == "goals met"
+    assert first.wait(120) == "goals met"
     first.close()
     second = opened(folder=tmp_path)
     second.resume_kept()
     second.submit(settings(bandwidth="6x"))  # at once, while what was kept is taken up
-    assert second.wait(20) == "goals met"
+    assert second.wait(120) == "goals met"
     assert rows(second)[: len(rows(first))] == rows(first)
     assert len(rows(second)) > len(rows(first))
     with pytest.raises(StateError, match="goes on already"):
@@ -407,14 +407,14 @@ def test_a_restart_with_other_goals_goes_on_from_what_was_kept(opened: Opened, t
 def test_what_was_kept_and_cannot_be_gone_on_with_stays_as_it_is(opened: Opened, tmp_path: Path) -> None:
     first = opened(folder=tmp_path)
     first.submit(settings(bandwidth="3x"))
-    assert first.wait(20) == "goals met"
+    assert first.wait(120) == "goals met"
     first.close()
     before = (tmp_path / FILE).read_bytes()
     whole = task()
     other = type(whole)("bumps", whole.model, whole.learn[:50], whole.validation, whole.test)  # learns from others
     with CompressionSession(other, modelled(), folder=tmp_path) as second:
         second.resume_kept()
-        assert second.wait(20) == "failed"
+        assert second.wait(120) == "failed"
         with pytest.raises(StateError, match=r"could not be gone on with.*other_samples"):
             second.submit(settings(bandwidth="3x"))
     assert (tmp_path / FILE).read_bytes() == before
@@ -438,7 +438,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_compressing_goes_on(opened:
     session = opened(folder=tmp_path / "kept")
     (tmp_path / "kept").write_text("a file where the folder should be")
     session.submit(settings(bandwidth="3x"))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     assert "cannot be written" in str(session.told()["error"])
     assert sum(one["text"].startswith("not kept: ") for one in session.told()["events"]) == 1
     (tmp_path / "kept").unlink()
@@ -450,7 +450,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_compressing_goes_on(opened:
 def test_other_goals_are_gone_for_in_their_own_order(opened: Opened) -> None:
     session = opened()
     session.submit(settings(bandwidth="3x"))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     session.submit(settings(bandwidth=None, latency="40 ms"))
-    assert session.wait(20) == "goals met"
+    assert session.wait(120) == "goals met"
     assert type(session._loop.run.controller.policy).__name__ == "SlowestFirst"  # type: ignore[union-attr]

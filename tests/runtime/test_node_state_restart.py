@@ -99,7 +99,7 @@ def test_a_restarted_supernode_finds_its_file_and_says_what_it_lost(deployment: 
     assert before["replies"] == [{"count": 1.0, "recovered": 0}, {"count": 2.0, "recovered": 0}, {"there": 1}]
 
     supernode.terminate()
-    supernode.wait(timeout=30)
+    supernode.wait(timeout=120)
     deployment.start_supernode()
 
     after = deployment.told("after")

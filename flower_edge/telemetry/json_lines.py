@@ -80,7 +80,8 @@ class JsonLines(logging.Formatter):
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """What the line says."""
         about = {**dict.fromkeys(_ALWAYS), **_process, **_context.get()}
-        extra = {name: value for name, value in vars(record).items() if name not in _OWN}
+        # Others mark records for themselves, as Ray does, by names with an underscore.
+        extra = {name: value for name, value in vars(record).items() if name not in _OWN and name[:1] != "_"}
         told: dict[str, Any] = {
             "time": _utc(record.created),
             "elapsed_s": round(time.monotonic() - _BEGAN_S, 6),

@@ -6,7 +6,7 @@ The same six terminals, client, executor and polling, one after the other on the
 centre's SuperLink, then three at each edge's. Time is that of a cloud round of ten edge rounds over that of ten flat
 rounds. Bytes are those that went over the centre's socket, both ways, polls and headers included, in a cloud round of
 one edge round over those in a flat round: with more edge rounds a centre is visited less often, which is no merit of
-the deployment. Both evaluate where bytes are counted. docs/two_tiers.md says what the figures mean.
+the deployment. Nobody evaluates. docs/two_tiers.md says what the figures mean.
 """
 
 from __future__ import annotations
@@ -58,18 +58,17 @@ class Side:
         edge_rounds: in a cloud round, and flat rounds it is compared with.
         flat_s: seconds of each flat round.
         cloud_s: seconds of each cloud round.
-        flat_bytes, cloud_bytes: at the centre's socket in a flat round and in a cloud round of one edge round, both
-            evaluating; 0: not measured.
-        flat_many_bytes, cloud_many_bytes: in `edge_rounds` flat rounds, and in a cloud round of as many.
+        flat_bytes: at the centre's socket in a flat round.
+        cloud_bytes, cloud_many_bytes: the same in a cloud round of one edge round, and of `edge_rounds`; 0: not
+            measured.
     """
 
     edge_rounds: int
     flat_s: tuple[float, ...]
     cloud_s: tuple[float, ...]
-    flat_bytes: float = 0.0
-    cloud_bytes: float = 0.0
-    flat_many_bytes: float = 0.0
-    cloud_many_bytes: float = 0.0
+    flat_bytes: float
+    cloud_bytes: float
+    cloud_many_bytes: float
 
     @property
     def overhead(self) -> float:
@@ -89,8 +88,7 @@ def measure_side(warm: bool, *, edge_rounds: int, cloud_rounds: int, count_bytes
         for partition in range(TERMINALS):
             config = config_text(partition_id=partition, num_partitions=TERMINALS)
             tiers.nodes[f"flat-{partition}"] = made.add_node(f"flat-{partition}", config, warm=warm, port=port.port)
-        flat = _flat(tiers, "flat", edge_rounds * cloud_rounds, evaluate=False)
-        flat_bytes = _bytes(port, _flat(tiers, "flat-bytes", 3, evaluate=True)) if count_bytes else 0.0
+        flat = _flat(tiers, edge_rounds * cloud_rounds)
         for process in tiers.nodes.values():
             process.terminate()
         for process in tiers.nodes.values():
@@ -101,42 +99,25 @@ def measure_side(warm: bool, *, edge_rounds: int, cloud_rounds: int, count_bytes
             tiers.start_host(edge, port=port.port)
             for partition in partitions:
                 tiers.start_terminal(partition, f"edge-{edge}")
-        _edges(tiers, evaluate=False)
+        for edge in range(EDGES):
+            tiers.start_edge(edge)
+        tiers.wait_for_edges(_LONG_S)
         cloud = _cloud(tiers, "cloud", edge_rounds, cloud_rounds)
-        cloud_bytes = 0.0
-        if count_bytes:
-            _edges(tiers, evaluate=True)
-            cloud_bytes = _bytes(port, _cloud(tiers, "cloud-bytes", 1, 3))
+        once = _cloud(tiers, "cloud-once", 1, 3) if count_bytes else None
     return Side(
         edge_rounds,
         tuple(flat["round_s"]),
         tuple(cloud["round_s"]),
-        flat_bytes,
-        cloud_bytes,
-        edge_rounds * _bytes(port, flat),
+        _bytes(port, flat),
+        0.0 if once is None else _bytes(port, once),
         _bytes(port, cloud),
     )
 
 
-def _edges(tiers: TwoTiers, *, evaluate: bool) -> None:
-    before = [tiers.status(edge) for edge in range(EDGES)]
-    for edge in range(EDGES):
-        tiers.start_edge(edge, evaluate=evaluate)
-    for edge, old in enumerate(before):
-        pid = None if old is None else old.pid
-        tiers.made.wait_for(lambda edge=edge, pid=pid: _another(tiers, edge, pid), _LONG_S, f"edge {edge}")
-    tiers.wait_for_edges(_LONG_S)
-
-
-def _another(tiers: TwoTiers, edge: int, pid: int | None) -> bool:
-    status = tiers.status(edge)
-    return status is not None and status.pid != pid
-
-
-def _flat(tiers: TwoTiers, name: str, rounds: int, *, evaluate: bool) -> dict[str, Any]:
-    report = tiers.made.folder / f"{name}.json"
+def _flat(tiers: TwoTiers, rounds: int) -> dict[str, Any]:
+    report = tiers.made.folder / "flat.json"
     given = {"flat_rounds": rounds, "terminals": TERMINALS, "report": str(report), "parameters": PARAMETERS}
-    config = config_text(**given, evaluate=evaluate, stock=tiers.stock_poll, run_name=name)
+    config = config_text(**given, stock=tiers.stock_poll, run_name="flat")
     tiers.made.run(EDGE_APP, config, link=CONNECTION)
     told: dict[str, Any] = json.loads(tiers.made.wait_for_file(report, _LONG_S))
     return told
@@ -165,7 +146,7 @@ def measure(quick: bool) -> tuple[dict[str, float], dict[str, Side]]:
         "tier_overhead_ratio": warm.overhead,
         "tier_overhead_ratio_stock": stock.overhead,
         "centre_bytes_ratio": warm.cloud_bytes / warm.flat_bytes,
-        "centre_bytes_ratio_10": warm.cloud_many_bytes / warm.flat_many_bytes,
+        "centre_bytes_ratio_10": warm.cloud_many_bytes / (warm.edge_rounds * warm.flat_bytes),
         "edge_round_s": median(warm.cloud_s) / warm.edge_rounds,
         "flat_round_s": median(warm.flat_s),
     }

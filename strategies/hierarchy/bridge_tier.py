@@ -121,7 +121,7 @@ class BridgeTier(LocalTier):
 
 def _nothing_evaluated(message: Message) -> Message:
     """What an edge answers whose strategy evaluates nothing."""
-    cell = message.content.config_records[EDGE_RECORD]["cell"]
+    cell = str(message.content.config_records[EDGE_RECORD]["cell"])
     set_metadata(message, message_id=f"{cell}:evaluates-nothing")
     report = ConfigRecord({"schema": SCHEMA, "cell": cell})
     return Message(RecordDict({"metrics": MetricRecord({WEIGHT_KEY: 0.0}), EDGE_RECORD: report}), reply_to=message)

@@ -48,7 +48,9 @@ def test_a_port_behind_which_nobody_is_closes_at_once() -> None:
 
 
 def test_overhead_is_a_cloud_round_over_as_many_flat_rounds_and_one_slow_round_does_not_count() -> None:
-    side = deployment_tiers.Side(10, flat_s=(0.5, 0.5, 9.0), cloud_s=(5.5, 5.5, 90.0))
+    side = deployment_tiers.Side(
+        10, flat_s=(0.5, 0.5, 9.0), cloud_s=(5.5, 5.5, 90.0), flat_bytes=0, cloud_bytes=0, cloud_many_bytes=0
+    )
     assert side.overhead == pytest.approx(1.1)
 
 

@@ -9,10 +9,9 @@ same. Nothing here samples, merges or starts a process.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from logging import getLogger
 from typing import Any, Final
 
@@ -20,15 +19,16 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from ...errors import ConfigError, EdgeError, ProtocolError, TransportError
+from ...errors import ConfigError, EdgeError, ProtocolError
 from ...store.tree import load_tree, save_tree
 from ..edge_messages import COUNTED_NODES, COUNTED_ORDER, COUNTED_WEIGHTS, EDGE_RECORD, EVALUATES_KEY
 from ..edge_rounds import EdgeRounds
 from ..flower_private import set_metadata
 from ..narrowed_grid import minimum_nodes
-from .channel import Channel, Listener
+from .channel import Listener
 from .counting import Counted, StableKey
-from .messages import FRAME_BYTES, Answer, Ask, Status, body_of, content_of, digest_of
+from .messages import FRAME_BYTES, Answer, Status, body_of, content_of
+from .orders import Job, Orders
 from .place import BridgePlace
 
 __all__ = ["EdgeHost", "HostSettings"]
@@ -40,8 +40,6 @@ _SCHEMA: Final = "flower-edge.edge-host/1"
 _LOOK_S: Final = 0.5
 #: Between two looks who is on the grid, while there is nothing to do.
 _LIST_S: Final = 2.0
-#: At the same time, whoever they are.
-_CONNECTIONS: Final = 64
 #: Of what is left of an order's time its edge rounds may take so much; the rest is for merging and the way back.
 _SHARE: Final = 0.95
 
@@ -70,23 +68,6 @@ class HostSettings:
             raise ConfigError(f"alone_rounds = {self.alone_rounds!r}: expected a whole number, 0 to wait")
         if type(self.frame_bytes) is not int or self.frame_bytes < 1:
             raise ConfigError(f"frame_bytes = {self.frame_bytes!r}: expected a whole number above 0")
-
-
-@dataclass
-class _Job:
-    """A message that waits for its answer."""
-
-    ask: Ask
-    body: bytes
-    digest: str
-    latest_s: float
-    answer: Answer | None = None
-    content: bytes = b""
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def end(self, answer: Answer, content: bytes = b"") -> None:
-        self.answer, self.content = answer, content
-        self.done.set()
 
 
 class EdgeHost:
@@ -120,12 +101,9 @@ class EdgeHost:
         self._counted = Counted(stable)
         self._edge: EdgeRounds | None = None
         self._answered: dict[str, Any] = {}
-        self._lock = threading.Condition()
-        self._jobs: dict[str, _Job] = {}
-        self._waiting: _Job | None = None
-        self._ending = False
         self._heard_s = time.monotonic()
         self._status = Status(pid=os.getpid(), flower_run=flower_run)
+        self._orders = Orders(self._status_now)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -137,17 +115,17 @@ class EdgeHost:
         """
         listener = Listener(self._place.key(), most_bytes=self._settings.frame_bytes)
         address = self._place.publish(listener.port)
-        threading.Thread(target=self._accept, args=(listener,), name="bridge", daemon=True).start()
+        self._orders.listen(listener)
         log.info("edge: listens for its centre on port %d", listener.port)
         try:
             ready()
             self._restore()
             self._heard_s = listed_s = time.monotonic()
-            while not self._ending:
+            while not self._orders.ended:
                 now = self._place.address()
                 if now is not None and now.nonce != address.nonce:
                     return "another process listens for this edge now"
-                job = self._next()
+                job = self._orders.next(_LOOK_S)
                 if job is not None:
                     self._do(job)
                 elif self._alone_now():
@@ -158,27 +136,14 @@ class EdgeHost:
             return "it was told to end"
         finally:
             listener.close()
-            self._end_all("the edge has ended; ask again")
+            self._orders.end_all("the edge has ended; ask again")
 
     def end(self) -> None:
         """Let `run` return, when its present work is done."""
-        with self._lock:
-            self._ending = True
-            self._lock.notify_all()
+        self._orders.stop()
 
-    def _next(self) -> _Job | None:
-        with self._lock:
-            if self._waiting is None and not self._ending:
-                self._lock.wait(_LOOK_S)
-            job, self._waiting = self._waiting, None
-            return job
-
-    def _end_all(self, reason: str) -> None:
-        with self._lock:
-            self._ending = True
-            for job in self._jobs.values():
-                if not job.done.is_set():
-                    job.end(Answer(ok=False, reason=reason))
+    def _status_now(self) -> Status:
+        return self._status.model_copy(update={"since_s": time.monotonic() - self._heard_s})
 
     def _tell(self, **values: Any) -> None:
         self._status = self._status.model_copy(update=values)
@@ -194,7 +159,7 @@ class EdgeHost:
 
     # -- orders ------------------------------------------------------------------------------------------------------
 
-    def _do(self, job: _Job) -> None:
+    def _do(self, job: Job) -> None:
         try:
             content = self._handle(job)
         except Exception as error:
@@ -205,12 +170,11 @@ class EdgeHost:
         else:
             again = job.answer is not None and job.answer.again
             job.end(Answer(ok=True, again=again), content)
-        with self._lock:
-            self._jobs.pop(job.digest, None)
+        self._orders.finished(job)
         self._heard_s = time.monotonic()
         self._tell(state="waiting", alone=0)
 
-    def _handle(self, job: _Job) -> bytes:
+    def _handle(self, job: Job) -> bytes:
         if job.digest == self._answered.get("digest"):
             job.answer = Answer(ok=True, again=True)
             return bytes(self._answered["body"])
@@ -324,55 +288,3 @@ class EdgeHost:
         self._answered = dict(tree["answered"])
         self._tell(cell=tree["cell"], run=tree["run"], cloud_round=tree["cloud-round"], version=tree["version"])
         log.info("edge: goes on as %s in %s after round %d", tree["cell"], tree["run"], tree["cloud-round"])
-
-    # -- who asks ----------------------------------------------------------------------------------------------------
-
-    def _accept(self, listener: Listener) -> None:
-        free = threading.BoundedSemaphore(_CONNECTIONS)
-        while (prove := listener.accept()) is not None:
-            free.acquire()
-            threading.Thread(target=self._serve, args=(prove, free), name="bridge-asked", daemon=True).start()
-
-    def _serve(self, prove: Callable[[], Channel], free: threading.BoundedSemaphore) -> None:
-        try:
-            with prove() as channel:
-                self._talk(channel)
-        except (TransportError, ProtocolError) as error:
-            log.debug("edge: %s", error)
-        finally:
-            free.release()
-
-    def _talk(self, channel: Channel) -> None:
-        ask = Ask.from_bytes(channel.receive(latest_s=time.monotonic() + 10.0))
-        latest_s = time.monotonic() + ask.within_s
-        if ask.what == "status":
-            status = self._status.model_copy(update={"since_s": time.monotonic() - self._heard_s})
-            channel.send(status.to_bytes(), latest_s=latest_s)
-            return
-        body = channel.receive(latest_s=latest_s)
-        job = self._queued(ask, body, latest_s)
-        job.done.wait(max(0.0, latest_s - time.monotonic()))
-        if job.answer is None or not job.done.is_set():
-            return
-        channel.send(job.answer.to_bytes(), latest_s=latest_s)
-        if job.answer.ok:
-            channel.send(job.content, latest_s=latest_s)
-
-    def _queued(self, ask: Ask, body: bytes, latest_s: float) -> _Job:
-        """The job of this order: one there is already, if somebody asks the same again."""
-        digest = digest_of(ask, body)
-        with self._lock:
-            job = self._jobs.get(digest)
-            if job is None:
-                job = _Job(ask, body, digest, latest_s)
-                if self._ending:
-                    job.end(Answer(ok=False, reason="the edge has ended; ask again"))
-                    return job
-                if (older := self._waiting) is not None:
-                    older.end(Answer(ok=False, reason="another order came before this one was begun"))
-                    self._jobs.pop(older.digest, None)
-                self._jobs[digest] = self._waiting = job
-                self._lock.notify_all()
-            else:
-                job.latest_s = max(job.latest_s, latest_s)
-            return job

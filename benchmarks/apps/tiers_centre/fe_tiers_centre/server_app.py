@@ -27,7 +27,7 @@ def write(path: Path, report: dict) -> None:
 def main(grid: Grid, context: Context) -> None:
     """Train, and tell."""
     config = context.run_config
-    report = {"round_s": [], "ends_s": [], "rounds": 0, "cells": [], "model": [], "done": False}
+    report = {"pid": os.getpid(), "round_s": [], "ends_s": [], "rounds": 0, "cells": [], "model": [], "done": False}
     path = Path(str(config["report"]))
     poll_s = 3.0 if config["stock"] else 0.1
     proxy = GridProxy(grid, expected_nodes=int(config["edges"]), join_timeout_s=120.0, poll_s=poll_s)

@@ -16,10 +16,9 @@ from flower_edge.strategies import edge_server
 app = ServerApp()
 
 
-def inner(cell: str, evaluate: bool = False) -> FedAvg:
+def inner(cell: str) -> FedAvg:
     """The strategy of every edge, and of the flat federation."""
-    fraction = 1.0 if evaluate else 0.0
-    return FedAvg(fraction_evaluate=fraction, min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
+    return FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
 
 
 def start(parameters: int) -> ArrayRecord:
@@ -40,7 +39,7 @@ def flat(grid: Grid, config: dict) -> None:
     # Flower's own Grid looks every three seconds; so does the proxy where Flower's own is to be measured.
     used = GridProxy(grid, expected_nodes=terminals, poll_s=3.0 if config["stock"] else 0.1, seed=int(config["seed"]))
     rounds = int(config["flat-rounds"]) + int(config["warm-up"])
-    result = inner("", bool(config["evaluate"])).start(
+    result = inner("").start(
         used, start(int(config["parameters"])), num_rounds=rounds, timeout=600.0, evaluate_fn=between
     )
     timed = int(config["warm-up"])
@@ -60,7 +59,7 @@ def main(grid: Grid, context: Context) -> None:
         flat(grid, config)
         return
     edge = edge_server(
-        lambda cell: inner(cell, bool(config["evaluate"])),
+        inner,
         terminals=int(config["terminals"]),
         poll_s=3.0 if config["stock"] else 0.1,
         deadline_s=float(config["deadline-s"]) or None,

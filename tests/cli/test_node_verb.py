@@ -116,7 +116,7 @@ def test_where_this_flower_cannot_be_driven_the_stock_supernode_runs_and_it_is_s
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
     }
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=variables, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=variables, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "Flower version: 1.41" in done.stdout
     assert "this flwr has no flwr.supernode.start_client_internal._push_messages" in done.stderr

@@ -19,7 +19,8 @@ from flower_edge.runtime.fringe.channels import Served
 from flower_edge.runtime.fringe.deployment_torch import Deployment
 from flower_edge.store import tree_from_bytes, tree_to_bytes
 
-pytestmark = pytest.mark.slow
+# Its goals are seconds that were measured, and its traffic does not wait: with another beside it neither is kept.
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 #: In bytes: how many steps that takes does not depend on how fast links are measured to be. One step is not enough.
 GOALS = Goals(drop=0.05, bandwidth="5x")

@@ -26,7 +26,8 @@ from .start_files import UNIT_NAME, termux_script, unit_text
 __all__ = ["Runner", "choose_manner", "runner_of"]
 
 _SYSTEM_UNITS: Final = Path("/etc/systemd/system")
-_START_S: Final = 20.0
+#: A small board takes its time to import.
+_START_S: Final = 120.0
 
 
 class Runner(Protocol):

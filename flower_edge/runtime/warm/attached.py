@@ -84,6 +84,8 @@ def stay_attached(
     node: subprocess.Popen[bytes] | None = None
     now: Attachment | None = None
     began_s = due_s = wait_s = 0.0
+    if not file.exists():
+        on_event(f"waits until {file} names a SuperLink")
     try:
         while not ended():
             try:

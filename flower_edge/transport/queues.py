@@ -49,6 +49,8 @@ class Outbox:
         self._clock = clock
         self._changed = threading.Condition()
         self._pace = Pace(clock=clock)
+        # Whether nothing has waited to be sent since the last message: its successor has no time to make up for.
+        self._rested = True
         self._control: deque[bytes] = deque()
         self._waiting: deque[bytes] = deque()
         self._current: bytes | None = None
@@ -155,9 +157,12 @@ class Outbox:
         """Seconds until the next piece of a message may leave; None where there is none."""
         if self._current is None:
             if not self._waiting:
+                self._rested = True
                 return None
             self._current, self._start = self._waiting.popleft(), 0
-            self._pace.begin()
+            if self._rested:
+                self._pace.begin()
+                self._rested = False
             self._began_s = self._clock()
             self._changed.notify_all()
         if self._booked is None:

@@ -63,12 +63,12 @@ def came(pair: Pair) -> None:
         assert mailbox.collect(1, [0])[0].packet == LETTER
 
 
-@pytest.mark.parametrize("killed", [0, 1], ids=["sender", "receiver"])
+@pytest.mark.parametrize("killed", [pytest.param(0, marks=pytest.mark.full), 1], ids=["sender", "receiver"])
 def test_an_agent_killed_in_the_middle_of_a_letter_goes_on_where_it_was(tmp_path: Path, killed: int) -> None:
     with two(tmp_path) as pair:
         pair.mailbox(1).close()
-        # 3 MB at 4 Mbit/s are 6 s: long enough to be killed in the middle of.
-        with pair.mailbox(0, rates_bps={1: 4e6}) as mailbox:
+        # 3 MB at 1 Mbit/s are 24 s: long enough to be killed in the middle of.
+        with pair.mailbox(0, rates_bps={1: 1e6}) as mailbox:
             mailbox.post(LETTER, [1])
         assert eventually(pair.under_way)
         pair.processes.kill(killed)
@@ -111,7 +111,7 @@ def test_a_packet_that_was_posted_is_delivered_by_the_next_agent(tmp_path: Path)
 def test_an_agent_that_hangs_in_the_middle_of_a_letter_gets_the_rest_when_it_is_back(tmp_path: Path) -> None:
     with two(tmp_path) as pair:
         pair.mailbox(1).close()
-        with pair.mailbox(0, rates_bps={1: 4e6}) as mailbox:
+        with pair.mailbox(0, rates_bps={1: 1e6}) as mailbox:
             mailbox.post(LETTER, [1])
         assert eventually(pair.under_way)
         hung = pair.processes.processes[1]
@@ -214,17 +214,17 @@ def test_an_agent_without_room_refuses_and_takes_the_letter_when_there_is_some(t
 
 
 def test_memory_of_an_agent_is_bounded_by_its_connections_and_not_by_letters(tmp_path: Path) -> None:
-    """A letter of 100 MB goes through an agent that holds two megabytes of it at a time."""
+    """A letter of 200 MB goes through agents that hold two megabytes of it at a time, and gRPC's buffers."""
     with AgentProcesses(tmp_path, [0, 1]) as processes:
         pair = Pair(processes)
         pair.mailbox(1).close()
-        big = Packet(1, 0, 0, "identity", bytes(100_000_000))
+        big = Packet(1, 0, 0, "identity", bytes(200_000_000))
         before = [_rss_bytes(processes.processes[node].pid) for node in (0, 1)]
         with pair.mailbox(0) as mailbox:
             mailbox.post(big, [1])
             assert mailbox.flush(120.0) == 0
         after = [_rss_bytes(processes.processes[node].pid) for node in (0, 1)]
-        assert all(b - a < 64_000_000 for a, b in zip(before, after, strict=True))
+        assert all(b - a < 120_000_000 for a, b in zip(before, after, strict=True))
         with pair.mailbox(1) as other:
             assert other.collect(1, [0])[0].packet == big
 

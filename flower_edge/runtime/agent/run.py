@@ -1,6 +1,6 @@
 """`Run`: what an agent does for one run: who may send, what came, what is to be delivered, over which links.
 
-    mailbox -> post -> Posts -> Link per neighbour -> its agent            Link to the relay, where that fails
+    mailbox -> Deliveries -> neighbours
     neighbour -> admit -> LetterFiles -> fetch -> mailbox                  Fetcher from the relay
 
 Everything that was acknowledged is in files, from which a new `Run` goes on.
@@ -11,32 +11,27 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterable
 from functools import partial
-from logging import getLogger
 from pathlib import Path
 from typing import Any, Final
 
-from ...errors import PeerError, TransportError, TransportRefused
+from ...errors import TransportRefused
 from ...peers.round_table import Card, RoundTable
 from ...transport.signing import Signer
 from ...transport.transport import Connection
 from .counters import Counters, RoundFigures
-from .dialling import FETCH, LETTERS, Dialler
+from .deliveries import Deliveries
+from .dialling import FETCH, Dialler
 from .exchange import Delivered, take_letter
 from .fetching import Fetcher
-from .headers import LetterHeader, SignedHeader
+from .headers import SignedHeader
 from .letter_files import Box, LetterFiles, Part, StoredLetter
-from .link import Job, Link
-from .posts import Post, Posts
+from .link import Link
 from .settings import AgentLimits
 from .tables import Standing
 
 __all__ = ["Run"]
 
-log = getLogger("flwr.edge")
-
-_RELAY: Final = "relay"
 _TABLE: Final = "table.json"
 
 
@@ -63,19 +58,20 @@ class Run:
         durable: bool = False,
     ) -> None:
         self.folder, self.standing, self.limits = folder, standing, limits
-        self._signer, self._dialler, self._counters = signer, dialler, counters
+        self._dialler, self._counters = dialler, counters
         self.changed = threading.Condition(threading.RLock())
         self.closing = False
         self.used_s = time.monotonic()
         self.figures = RoundFigures()
         self._files = LetterFiles(folder, durable=durable)
-        self._posts = Posts(folder, durable=durable)
         self._coming: set[Box] = set()
-        self._links: dict[str, Link] = {}
         self._fetcher: Fetcher | None = None
         standing.save(folder / _TABLE)
-        for post in self._posts.posts.values():
-            self._send(post)
+        self._deliveries = Deliveries(
+            folder, standing, signer, dialler, limits, counters, self.figures, self.changed, durable=durable
+        )
+        #: Takes packets over, and waits until they are delivered.
+        self.post, self.flush = self._deliveries.post, self._deliveries.flush
         self._follow_relay()
 
     @classmethod
@@ -107,23 +103,6 @@ class Run:
             self.standing.table = table.model_copy(update={"rates_bps": kept})
         self._kick()
 
-    def post(self, round: int, sequence: int, to: list[int], processing_s: float | None, body: Iterable[bytes]) -> None:
-        """Take a packet over; it is delivered from now on, also by the next agent of this folder.
-
-        Raises:
-            PeerError: it cannot be written, or is for nobody.
-        """
-        if self.standing.table.node is None:
-            raise PeerError("this agent only relays, it has no node that posts; start one beside the SuperNode")
-        if not to:
-            raise PeerError("a packet for nobody; name its receivers")
-        received = self._posts.receive(body)
-        if received is None:
-            raise PeerError("a packet of 0 bytes; post Packet.to_bytes()")
-        with self.changed:
-            post = self._posts.keep(round, sequence, to, processing_s, received)
-        self._send(post)
-
     def wait(self, round: int, senders: list[int], wait_s: float) -> list[int]:
         """Wait until letters of all these have come, or for so long; those that have not."""
         until_s = time.monotonic() + wait_s
@@ -140,39 +119,26 @@ class Run:
         with self.changed:
             return self._files.letters.get((round, sender))
 
-    def flush(self, wait_s: float) -> int:
-        """Wait until nothing is to be delivered, or for so long; how many deliveries are left."""
-        until_s = time.monotonic() + wait_s
-        with self.changed:
-            while (left := self._pending()) and not self.closing and (left_s := until_s - time.monotonic()) > 0:
-                self.changed.wait(left_s)
-            return left
-
     def forget(self, before_round: int) -> None:
         """Give up what was posted and what came in earlier rounds."""
         with self.changed:
             self.standing.forget(before_round)
             self._files.forget(before_round, relayed=False)
             self._files.forget(before_round, relayed=True)
-            self._posts.forget(before_round)
-            links = list(self._links.values())
-        for link in links:
-            link.drop(lambda job: job.post.round < before_round)
+        self._deliveries.forget(before_round)
 
     def told(self) -> dict[str, Any]:
         """For a status."""
         with self.changed:
-            table, links, fetcher = self.standing.table, list(self._links.values()), self._fetcher
-            boxes = list(self._files.letters)
-            pending = self._pending()
+            table, fetcher, boxes = self.standing.table, self._fetcher, list(self._files.letters)
         return {
             "run": table.run,
             "round": table.round,
             "node": table.node,
             "letters": sum(len(box) == 2 for box in boxes),
             "to_relay": sum(len(box) == 3 for box in boxes),
-            "pending": pending,
-            "links": [link.told() for link in links],
+            "pending": self._deliveries.pending(),
+            "links": self._deliveries.told(),
             "relay_connected": None if fetcher is None else fetcher.connected,
         }
 
@@ -185,9 +151,9 @@ class Run:
         """End all links; everything stays in files."""
         with self.changed:
             self.closing = True
-            links, fetcher = list(self._links.values()), self._fetcher
+            fetcher = self._fetcher
             self.changed.notify_all()
-        enders: list[Link | Fetcher] = [*links, *([fetcher] if fetcher is not None else [])]
+        enders: list[Link | Fetcher] = [*self._deliveries.links(), *([fetcher] if fetcher is not None else [])]
         threads = [threading.Thread(target=one.close, daemon=True) for one in enders]
         for thread in threads:
             thread.start()
@@ -286,120 +252,20 @@ class Run:
                 self._files.remove(box)
         self._counters.add(relayed_down_bits=8 * told.sent_bytes)
 
-    # -- what links ask and tell: `link.LinkOwner` --------------------------------------------------------------------
-
-    def dial(self, card: Card, timeout_s: float) -> Connection:
-        """A connection for letters."""
-        return self._dialler.dial(card, self.standing.table.run, self._node(), LETTERS, timeout_s)
-
-    def sign(self, job: Job) -> SignedHeader:
-        """The header of a packet to one of its receivers."""
-        post, table = job.post, self.standing.table
-        header = LetterHeader(
-            run=table.run, round=post.round, src=self._node(), dst=job.dst, sequence=post.sequence, size=post.size,
-            digest=post.digest, processing_s=post.processing_s,
-        )  # fmt: skip
-        return SignedHeader.make(header, self._signer)
-
-    def rate_bps(self, dst: int) -> float | None:
-        """The most to send to a node now."""
-        return self.standing.table.rates_bps.get(dst)
-
-    def direct_s(self) -> float:
-        """For how long reaching somebody is tried."""
-        return self.standing.table.direct_s
-
-    def ended(self, job: Job, told: Delivered, *, relay: bool) -> None:
-        """An attempt was answered."""
-        post = job.post
-        with self.changed:
-            self.figures.delivered(post.round, job.dst, post.size, told, relay=relay, bps=self.rate_bps(job.dst))
-            if told.code in ("ok", "have", "superseded"):
-                self._posts.done(post, job.dst)
-                self.changed.notify_all()
-        self._counters.add(sent_letters=int(told.code == "ok"), sent_bits=8 * told.sent_bytes)
-        if told.offset:
-            self._counters.add(resumed=1)
-
-    def failed(self, job: Job, code: str) -> None:
-        """An attempt was not answered."""
-        with self.changed:
-            self.figures.failed(job.post.round, job.dst, code)
-
-    def gave_up(self, job: Job) -> None:
-        """It is not delivered, by this agent or the next."""
-        with self.changed:
-            self._posts.done(job.post, job.dst)
-            self.changed.notify_all()
-        self._counters.add(given_up=1)
-
-    def lost(self, name: str, error: TransportError) -> None:
-        """A connection has ended."""
-        self._counters.add(lost=1)
-        log.info("the connection to %s was lost: %s", name, error)
-
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _node(self) -> int:
-        return self.standing.table.node or 0
-
-    def _pending(self) -> int:
-        return sum(len(post.waiting) for post in self._posts.posts.values())
-
-    def _send(self, post: Post) -> None:
-        for dst in post.waiting:
-            self._link(dst).put(Job(post, dst))
-
-    def _link(self, dst: int) -> Link:
-        with self.changed:
-            if (name := str(dst)) not in self._links:
-                self._links[name] = Link(name, self, partial(self._card, dst), self._through_relay)
-            return self._links[name]
-
-    def _card(self, node: int) -> Card | None:
-        card = self.standing.card(node)
-        if card is None:
-            with self.changed:
-                waiting = [post.round for post in self._posts.posts.values() if node in post.waiting]
-                return self.standing.last_card(node, min(waiting)) if waiting else None
-        return card
-
-    def _relay_card(self) -> Card | None:
-        relay = self.standing.table.relay
-        return None if relay is None or relay.key == self._signer.public else relay
-
-    def _through_relay(self, jobs: list[Job]) -> bool:
-        if self._relay_card() is None:
-            return False
-        with self.changed:
-            if _RELAY not in self._links:
-                self._links[_RELAY] = Link(_RELAY, self, self._relay_card, self._directly, relay=True)
-            link = self._links[_RELAY]
-        for job in jobs:
-            link.put(Job(job.post, job.dst))
-        return True
-
-    def _directly(self, jobs: list[Job]) -> bool:
-        """The relay cannot be reached either: try the neighbours again."""
-        for job in jobs:
-            self._link(job.dst).put(Job(job.post, job.dst), afresh=True)
-        return True
-
     def _kick(self) -> None:
-        with self.changed:
-            links = list(self._links.values())
-        for link in links:
-            link.kick()
+        self._deliveries.kick()
         self._follow_relay()
 
     def _follow_relay(self) -> None:
         if self._fetcher is not None:
             self._fetcher.kick()
-        elif self._relay_card() is not None and self.standing.table.node is not None:
-            self._fetcher = Fetcher(self._relay_card, self._dial_relay, self._take_relayed)
+        elif self._deliveries.relay_card() is not None and self.standing.table.node is not None:
+            self._fetcher = Fetcher(self._deliveries.relay_card, self._dial_relay, self._take_relayed)
 
     def _dial_relay(self, card: Card) -> Connection:
-        return self._dialler.dial(card, self.standing.table.run, self._node(), FETCH, 10.0)
+        return self._dialler.dial(card, self.standing.table.run, self._deliveries.node(), FETCH, 10.0)
 
     def _take_relayed(self, connection: Connection) -> None:
         self.take_from(connection, None, relayed=True)

@@ -60,6 +60,7 @@ bench: install  ## the quick form of every benchmark
 	$(BIN)/python -m benchmarks.filtering --quick
 	$(BIN)/python -m benchmarks.provision --quick
 	$(BIN)/python -m benchmarks.fringe --quick
+	$(BIN)/python -m benchmarks.peers --quick
 	$(BIN)/python -m benchmarks.deployment --quick
 
 clean:  ## remove what the other targets made, but not .venv

@@ -55,7 +55,7 @@ def certify(
     start = datetime.now(UTC)
     names: list[x509.GeneralName] = [x509.DNSName(name)]
     if address:
-        names.append(x509.IPAddress(ipaddress.ip_address(address)))
+        names.append(x509.IPAddress(ipaddress.ip_address(address.partition("%")[0])))
     made = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))

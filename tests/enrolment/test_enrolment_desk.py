@@ -266,6 +266,7 @@ def test_a_name_that_is_none_is_refused(server: Server, tmp_path: Path) -> None:
 # --- what breaks off, and goes on ---
 
 
+@pytest.mark.slow
 def test_a_join_that_breaks_off_anywhere_goes_on_with_the_same_line(server: Server, tmp_path: Path) -> None:
     device, token = DeviceFolder(tmp_path / "device"), server.book.invite()
     server.flower.fails = True

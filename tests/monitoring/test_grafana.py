@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -110,6 +114,25 @@ def test_names_and_help_are_as_promtool_would_have_them(told: Metrics) -> None:
 def test_an_agent_that_does_not_answer_is_told_and_no_count_of_it(tmp_path: Path) -> None:
     text = AgentExporter(tmp_path / "no.sock").metrics.text()
     assert [line for line in text.splitlines() if not line.startswith("#")] == ["flower_edge_agent_up 0.0"]
+
+
+@pytest.mark.slow
+def test_the_verb_serves_until_ctrl_c_and_ends_cleanly(tmp_path: Path, told: Metrics) -> None:
+    code = (  # who runs these tests in the background has it ignored, and children inherit that
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.argv = ['flower-edge', 'metrics', {str(tmp_path / 'demo')!r}, '--port', '0']\n"
+        "from flower_edge.cli.main import main\nmain()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().removeprefix("metrics: ").strip()
+        assert 'flower_edge_accuracy{run="demo"} 0.5' in urlopen(url, timeout=60).read().decode()
+        process.send_signal(signal.SIGINT)
+        out, wrong = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, out, wrong) == (0, "metrics: ended\n", "")
 
 
 def test_the_verb_prints_the_dashboard_and_numbers_once(tmp_path: Path, told: Metrics) -> None:

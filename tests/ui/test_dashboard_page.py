@@ -174,6 +174,28 @@ def test_one_run_is_the_whole_dashboard_where_it_was_asked_for(tmp_path: Path) -
     by_hand(tmp_path / DEMO, steps, path="/")
 
 
+def test_of_runs_that_have_ended_and_nobody_opened_only_a_line_is_kept(tmp_path: Path) -> None:
+    ended = a_run(tmp_path / DEMO)
+    ended.finish({})
+    ended.close()
+    running = a_run(tmp_path / "20260102-000000-later")
+
+    async def run() -> None:
+        watched = Watched(tmp_path)
+        first = await watched.entries()
+        assert [entry.status for entry in first] == ["running", "finished"]
+        assert set(watched._followers) == {running.path.name}
+        assert await watched.seen(DEMO, lambda follower, state: state.round) == 3
+        shutil.rmtree(ended.path)
+        assert await watched.knows(DEMO)
+        await asyncio.sleep(0.5)
+        assert [entry.folder for entry in await watched.entries()] == [running.path.name]
+        watched.close()
+
+    asyncio.run(run())
+    running.close()
+
+
 # --- served ---
 
 

@@ -62,6 +62,9 @@ class Watched:
         self._looked_s: dict[str, float] = {}
         self._lock = threading.Lock()
         self._listed: tuple[float, list[Entry]] = (-1.0, [])
+        #: Runs whose page was opened; of all others that have ended only the line of the list is kept.
+        self._opened: set[str] = set()
+        self._ended: dict[str, Entry] = {}
         self._reader = ThreadPoolExecutor(2, "dashboard, reading")
 
     def close(self) -> None:
@@ -76,7 +79,7 @@ class Watched:
 
     async def knows(self, name: str) -> bool:
         """Whether there is or was such a run; one that is gone is known as long as somebody looked at it."""
-        if name in self._followers:
+        if name in self._opened:
             return True
         return name in await self._off(self.names)
 
@@ -86,6 +89,7 @@ class Watched:
 
     async def seen(self, name: str, draw: Callable[[RunFollower, RunState], _Found]) -> _Found:
         """What `draw` makes of a run as it is now; it is called on another thread, and nobody writes meanwhile."""
+        self._opened.add(name)
         return await self._off(lambda: self._seen(name, draw))
 
     async def ask_to_stop(self, name: str, why: str) -> None:
@@ -127,12 +131,23 @@ class Watched:
                 self._looked_s[name] = time.monotonic()
             return draw(follower, follower.state)
 
+    def _line(self, name: str) -> Entry:
+        if name in self._ended:
+            return self._ended[name]
+        entry = self._seen(name, _entry)
+        if entry.status not in ("running", "missing") and name not in self._opened:
+            self._ended[name] = entry
+            with self._lock:
+                self._followers.pop(name, None)
+                self._looked_s.pop(name, None)
+        return entry
+
     def _entries(self) -> list[Entry]:
         at_s, entries = self._listed
         if at_s >= 0 and time.monotonic() - at_s < _FRESH_S:
             return entries
         names = self.names()[-MOST_LISTED:][::-1]
-        entries = [self._seen(name, _entry) if place < MOST_READ else _unread(self.place / name)
+        entries = [self._line(name) if place < MOST_READ else _unread(self.place / name)
                    for place, name in enumerate(names)]  # fmt: skip
         self._listed = (time.monotonic(), entries)
         return entries

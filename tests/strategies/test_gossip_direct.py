@@ -17,6 +17,7 @@ from flower_edge.runtime import LocalGrid
 from flower_edge.runtime.clock.round_clock import RoundClock
 from flower_edge.store import RunFolder
 from flower_edge.strategies import Direct, Gossip
+from flower_edge.topology.set_ups import set_up
 from flower_edge.wire import arrays_of
 
 pytestmark = pytest.mark.slow
@@ -59,6 +60,13 @@ def test_agents_give_the_models_of_relay_and_shared_memory_byte_for_byte(tmp_pat
         assert all(
             told["refused"].keys() <= {"not-yet", "other-run", "not-neighbour"} for told in group.counters().values()
         )
+
+
+def test_they_do_so_where_rounds_do_not_wait_for_everybody(tmp_path: Path) -> None:
+    world = set_up("nlos-per-device", 3, nodes=NODES)
+    with Group(tmp_path, range(NODES)) as group:
+        direct = through(Direct(wait_s=120.0), group, world=world, staleness=2)
+        assert direct == through("relay", group, world=world, staleness=2)
 
 
 def test_a_resumed_run_finds_the_packets_at_the_agents(tmp_path: Path) -> None:

@@ -163,15 +163,24 @@ def kill_in_a_round(hosts: Hosts, report: Path, killing: Callable[[Status], None
     return told
 
 
-def everybody_counts(hosts: Hosts, folder: Path) -> None:
-    """Who was killed is there again: a round of its own counts every terminal once."""
-    for attempt in range(8):
+def wait_for_counts(hosts: Hosts, folder: Path, expected: dict[str, float]) -> None:
+    """Until a round counts these examples at each edge: whoever was killed or moved is there, and counts once.
+
+    Several rounds, because Flower lists a node that was killed for up to a minute more, and starting takes its time.
+    """
+    for attempt in range(10):
         report = folder / f"after-{attempt}.json"
-        hosts.start_centre(report, cloud_rounds=1, edge_rounds=1, run_name=f"after-{attempt}", timeout_s=60.0)
+        name = f"after-{folder.name}-{attempt}"[-90:]
+        hosts.start_centre(report, cloud_rounds=1, edge_rounds=1, run_name=name, timeout_s=60.0)
         told = hosts.wait_for_report(report, LONG_S)
-        if [cell["num-examples"] for cell in told["cells"]] == [23.0, 35.0]:
+        counted = {cell["cell"]: cell["num-examples"] for cell in told["cells"]}
+        assert sum(counted.values()) <= 58.0
+        if counted == expected:
             return
-    raise AssertionError(f"{told['cells']} after all these rounds\n{hosts.made.logs()}")
+    raise AssertionError(f"{counted} after all these rounds\n{hosts.made.logs()}")
+
+
+ALL_AT_HOME = {"edge-0": 23.0, "edge-1": 35.0}
 
 
 def test_an_edge_server_a_host_s_node_and_a_terminal_are_killed_in_a_round_and_rejoin(
@@ -191,14 +200,14 @@ def test_an_edge_server_a_host_s_node_and_a_terminal_are_killed_in_a_round_and_r
     again = hosts.until(0, lambda status: status.pid != killed[0].pid and status.cell == "edge-0", "edge 0 again")
     # It is the same edge, of the same run, and went on from what it had answered.
     assert (again.run, again.cloud_round >= killed[0].cloud_round - 1) == ("killed", True)
-    everybody_counts(hosts, tmp_path)
+    wait_for_counts(hosts, tmp_path, ALL_AT_HOME)
     assert all(seen_by(hosts, partition) > count for partition, count in before.items())
 
 
 @pytest.mark.full
 def test_an_edge_s_superlink_is_killed_in_a_round_and_its_terminals_come_back(hosts: Hosts, tmp_path: Path) -> None:
     kill_in_a_round(hosts, tmp_path / "link.json", lambda status: kill(hosts, "keeper-0", "flower-superlink"))
-    everybody_counts(hosts, tmp_path)
+    wait_for_counts(hosts, tmp_path, ALL_AT_HOME)
 
 
 @pytest.mark.full
@@ -212,8 +221,10 @@ def test_the_centre_is_killed_in_a_round_and_goes_on_where_it_was(hosts: Hosts, 
     hosts.start_centre(again, resume=str(folder), **config)
     told = hosts.wait_for_report(again, 2 * LONG_S)
     assert told["rounds"] == 4
-    assert len(told["cells"]) == 2 * (4 - done) or len(told["cells"]) == 2 * (4 - done + 1)
-    assert {cell["num-examples"] for cell in told["cells"]} == {23.0, 35.0}
+    # The rounds that had been acknowledged are in its history as they were, and only the others were trained.
+    assert len(told["round_s"]) <= 4 - done + 1
+    whole = [(number, name, count) for number in range(1, 5) for name, count in ALL_AT_HOME.items()]
+    assert [(cell["round"], cell["cell"], cell["num-examples"]) for cell in told["cells"]] == whole
 
 
 def test_a_terminal_that_moves_goes_on_at_the_other_edge_and_is_counted_once(hosts: Hosts, tmp_path: Path) -> None:
@@ -222,14 +233,10 @@ def test_a_terminal_that_moves_goes_on_at_the_other_edge_and_is_counted_once(hos
     hosts.wait_for_report(report, LONG_S, rounds=1)
     before = seen_by(hosts, 1)
     hosts.move(1, hosts.ports[1])
-    hosts.until(1, lambda status: status.terminals == 3, "the terminal at its other edge")
     told = hosts.wait_for_report(report, 2 * LONG_S)
     # In each round every terminal counts once at most, also in the one in which it moved.
     for number in range(1, 5):
         assert sum(cell["num-examples"] for cell in told["cells"] if cell["round"] == number) <= 58.0
-    after = tmp_path / "after.json"
-    hosts.start_centre(after, cloud_rounds=1, edge_rounds=1, run_name="after", timeout_s=90.0, parameters=PARAMETERS)
-    last = hosts.wait_for_report(after, LONG_S)
-    assert {cell["cell"]: cell["num-examples"] for cell in last["cells"]} == {"edge-0": 10.0, "edge-1": 48.0}
+    wait_for_counts(hosts, tmp_path, {"edge-0": 10.0, "edge-1": 48.0})
     # It goes on from what it had counted at the other edge.
     assert seen_by(hosts, 1) > before > 0

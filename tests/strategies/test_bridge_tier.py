@@ -22,11 +22,12 @@ from flower_edge.strategies.filtering.filtered import Filtered
 RUN: dict[str, Any] = {"run-name": "one"}
 
 
-def through_bridge(folder: Path, *, rounds: int = 3, timeout: float = 60.0, **options: Any) -> Any:
+def through_bridge(folder: Path, *, rounds: int = 3, patience_s: float = 60.0, **options: Any) -> Any:
     """A centre and the hosts of two edges that run already."""
     strategy = Hierarchical(tier=BridgeTier(), edge_rounds=2, seed=5, **options)
-    with LocalGrid(bridge_app(), edge_hosts(folder), run_config=RUN, pool="threads") as local:
-        return strategy.start(GridProxy(local), initial_model(), num_rounds=rounds, timeout=timeout)
+    app = bridge_app(patience_s=patience_s)
+    with LocalGrid(app, edge_hosts(folder), run_config=RUN, pool="threads") as local:
+        return strategy.start(GridProxy(local), initial_model(), num_rounds=rounds, timeout=60.0)
 
 
 def in_process(factory: Any = inner, rounds: int = 3, **options: Any) -> Any:
@@ -80,9 +81,10 @@ def test_an_edge_that_is_ended_and_started_between_rounds_goes_on_with_its_momen
     assert same_model(result.arrays, in_process(adam, rounds=4).arrays)
 
 
+@pytest.mark.slow
 def test_an_edge_that_is_away_costs_the_round_its_time_and_the_others_go_on(tmp_path: Path) -> None:
     with edge_at(tmp_path / "edge-1", members(1)):
-        result = through_bridge(tmp_path, rounds=1, timeout=4.0)
+        result = through_bridge(tmp_path, rounds=1, patience_s=6.0)
     with LocalGrid(terminal_app(), TERMINALS) as grid:
         nodes = list(grid.get_node_ids())
         alone = Hierarchical(edge=inner, cells=lambda g, r: {"edge-1": nodes[3:]}, edge_rounds=2, seed=5)

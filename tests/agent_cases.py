@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+from flower_edge.errors import TransportError
 from flower_edge.peers.direct import DirectMailbox
 from flower_edge.peers.packet import Packet
 from flower_edge.peers.round_table import Card, RoundTable
@@ -55,12 +56,25 @@ class Group:
             self.restart_relay(0)
 
     def restart_relay(self, port: int) -> None:
-        self.relay = Agent(self.folder / "relay", credentials(pair("relay")), port=port, limits=self.limits)
-        self.relay.open()
+        self.relay = self._open("relay", pair("relay"), port)
+
+    def _open(self, name: str, own: KeyPair, port: int) -> Agent:
+        """Where it listened before, as soon as the system has that port back."""
+        until_s = time.monotonic() + 60.0
+        while True:
+            agent = Agent(self.folder / name, credentials(own), port=port, limits=self.limits)
+            try:
+                agent.open()
+            except TransportError:
+                agent.close()
+                if time.monotonic() > until_s:
+                    raise
+                time.sleep(0.05)
+            else:
+                return agent
 
     def start(self, node: int, port: int = 0) -> Agent:
-        agent = Agent(self.folder / str(node), credentials(pair(f"node {node}")), port=port, limits=self.limits)
-        agent.open()
+        agent = self._open(str(node), pair(f"node {node}"), port)
         self.agents[node], self.cards[node] = agent, agent.card
         return agent
 

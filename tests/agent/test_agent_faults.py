@@ -213,6 +213,7 @@ def test_an_agent_without_room_refuses_and_takes_the_letter_when_there_is_some(t
             assert mailbox.flush(120.0) == 0
 
 
+@pytest.mark.full
 def test_memory_of_an_agent_is_bounded_by_its_connections_and_not_by_letters(tmp_path: Path) -> None:
     """A letter of 200 MB goes through agents that hold two megabytes of it at a time, and gRPC's buffers."""
     with AgentProcesses(tmp_path, [0, 1]) as processes:

@@ -118,11 +118,12 @@ def test_an_impostor_that_is_dialled_gets_nothing(group: Group, case: str) -> No
 
 def test_a_removed_neighbour_is_not_heard_neither_anew_nor_on_the_connection_that_it_has(group: Group) -> None:
     assert post(group, 1, 1, [0]) == 0
-    group.agents[0].begin(group.table(0, 2, neighbours={2: group.cards[2]}, hears=[2]))
+    group.agents[0].begin(group.table(0, 2, neighbours={2: group.cards[2]}, hears=[2], keep_from=2))
     group.agents[1].begin(group.table(1, 2))
-    assert post(group, 1, 2, [0], wait_s=0.0) == 1
-    run = group.agents[1].run(RUN)
-    assert eventually(lambda: run.report(2)["to"].get("0", {}).get("code") == "not-neighbour")
+    # It is told at once that it will never be taken, and gives the packet up.
+    assert post(group, 1, 2, [0]) == 0
+    assert group.agents[1].run(RUN).report(2)["to"]["0"]["code"] == "not-neighbour"
+    assert group.agents[1].counters.told()["given_up"] == 1
     transport = GrpcTransport(of(pair("node 1")), LIMITS.transport())
     hello = Hello(purpose=LETTERS, run=RUN, node=1, data={"nonce": "0" * 64})
     with pytest.raises(TransportError, match="not that of a neighbour"):

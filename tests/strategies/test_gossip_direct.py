@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agent_cases import Group
+from agent_cases import Group, eventually
 from flwr.clientapp import ClientApp
 from test_gossip import NODES, Drawn, make_app, model
 
@@ -93,7 +93,10 @@ def test_links_are_paced_at_their_share_and_measured(tmp_path: Path) -> None:
         with LocalGrid(app_with_agent(), nodes_of(group)) as grid:
             strategy.start(RoundClock(grid), model(), 3)
         told = group.agents[0].status()["runs"][0]
-        report = group.agents[0].run(told["run"]).report(2)
+        measured = group.agents[0].run(told["run"])
+        # A letter may have been mixed before its sender has read the acknowledgement.
+        assert eventually(lambda: sum("receiver_s" in one for one in measured.report(2)["to"].values()) == NODES - 1)
+        report = measured.report(2)
         rates = {entry["rate_bps"] for entry in report["to"].values()}
         assert sorted(rates) == [pytest.approx(1e6 / (NODES - 1))]
         assert set(report["from"]) == {"1", "2", "3", "4"}

@@ -162,14 +162,15 @@ class Deliveries:
     def ended(self, job: Job, told: Delivered, *, relay: bool) -> None:
         """An attempt was answered."""
         post = job.post
+        # Counted before anybody who waits for the end is woken.
+        self._counters.add(sent_letters=int(told.code == "ok"), sent_bits=8 * told.sent_bytes)
+        if told.offset:
+            self._counters.add(resumed=1)
         with self._changed:
             self._figures.delivered(post.round, job.dst, post.size, told, relay=relay, bps=self.rate_bps(job.dst))
             if told.code in DONE:
                 self._posts.done(post, job.dst)
                 self._changed.notify_all()
-        self._counters.add(sent_letters=int(told.code == "ok"), sent_bits=8 * told.sent_bytes)
-        if told.offset:
-            self._counters.add(resumed=1)
 
     def failed(self, job: Job, code: str) -> None:
         """An attempt was not answered."""
@@ -178,10 +179,10 @@ class Deliveries:
 
     def gave_up(self, job: Job) -> None:
         """It is not delivered, by this agent or the next."""
+        self._counters.add(given_up=1)
         with self._changed:
             self._posts.done(job.post, job.dst)
             self._changed.notify_all()
-        self._counters.add(given_up=1)
 
     def lost(self, name: str, error: TransportError) -> None:
         """A connection has ended."""

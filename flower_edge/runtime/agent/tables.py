@@ -80,6 +80,16 @@ class Standing:
         """The agent of a neighbour; None for everybody else."""
         return self.table.neighbours.get(node)
 
+    def sender_card(self, node: int) -> Card | None:
+        """The agent of somebody from whom a letter may come: a neighbour, or one heard in a round that is kept.
+
+        Which letters it may send is another matter: those of the rounds in which it was heard.
+        """
+        card = self.card(node)
+        if card is None and node in self._last and any(node in nodes for nodes in self._hears.values()):
+            return self._last[node][1]
+        return card
+
     def last_card(self, node: int, round: int) -> Card | None:
         """The agent to which a packet of that round is delivered, where it is no neighbour now but was one then."""
         until, card = self._last.get(node, (-1, None))
@@ -91,7 +101,7 @@ class Standing:
         Raises:
             TransportRefused: `not-neighbour`.
         """
-        card = self.card(node)
+        card = self.sender_card(node)
         if card is None or fingerprint is None or card.fingerprint != fingerprint:
             raise TransportRefused(
                 f"certificate {str(fingerprint)[:16]}… is not that of a neighbour called {node} in this round",
@@ -118,7 +128,7 @@ class Standing:
             # Before anything else: who is a neighbour then is not known yet.
             code = "not-yet" if header.round - self.table.round < _AHEAD else "future-round"
             raise TransportRefused(f"round {header.round} has not begun here, it is {self.table.round}", code)
-        card = self.card(header.src)
+        card = self.sender_card(header.src)
         if card is None:
             raise TransportRefused(f"node {header.src} is no neighbour in this round", "not-neighbour")
         if not relayed and fingerprint != card.fingerprint:

@@ -32,6 +32,8 @@ DONE: Final = frozenset(["ok", "have", "superseded"])
 LATER: Final = frozenset(["not-yet", "no-room", "busy", "other-run", "not-here-yet", "closing", "bad-digest", "failed"])
 _FIRST_PAUSE_S: Final = 0.05
 _MOST_TRIES: Final = 5
+#: The longest that one try to reach a neighbour takes.
+_MOST_DIAL_S: Final = 20.0
 
 
 @dataclass
@@ -113,6 +115,7 @@ class Link:
         self.state = "idle"
         self.state_s = time.monotonic()
         self._cut_s: float | None = None
+        self._dials = 1  # times `direct_s`, for the next try
         self._again_s = 0.0
         self._thread = threading.Thread(target=self._work, name=f"flower-edge link {name}", daemon=True)
         self._thread.start()
@@ -286,7 +289,14 @@ class Link:
         card = self._card()
         if card is None:
             raise TransportRefused(f"{self.name} is no neighbour any more", "not-here-yet")
-        connection = self._owner.dial(card, self._owner.direct_s())
+        try:
+            connection = self._owner.dial(card, min(_MOST_DIAL_S, self._dials * self._owner.direct_s()))
+        except TransportError:
+            # A handshake takes several round trips: over a link of some hundred milliseconds longer than a neighbour is
+            # waited for at first.
+            self._dials *= 2
+            raise
+        self._dials = 1
         answers = Answers(connection, lambda error: self._lost(connection, error))
         with self._changed:
             self._connection, self._answers, self._connected_to = connection, answers, card

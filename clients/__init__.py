@@ -6,8 +6,9 @@ no topology.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flower_edge.lazy import lazy
 
 if TYPE_CHECKING:
     from .agent import answer_agent
@@ -119,14 +120,5 @@ _MODULES = {
     "thin": ("thin_client",),
     "throttle": ("ThrottleMod",),
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, __all__, _MODULES)

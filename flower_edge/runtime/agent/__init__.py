@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -11,14 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent", "AgentLimits"]
 
-_HOME = {"Agent": "agent", "AgentLimits": "settings"}
+_MODULES = {"agent": ("Agent",), "settings": ("AgentLimits",)}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, __all__, _MODULES)

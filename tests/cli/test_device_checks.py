@@ -91,4 +91,6 @@ def test_swap_is_read_and_nonsense_is_not(tmp_path: Path) -> None:
 def test_the_doctor_asks_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flower_edge.cli.doctor.every_check", lambda root: iter(()))  # those import torch
     document = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
-    assert [check["name"] for check in document["checks"]] == ["device memory", "throttling", "clock", "torch build"]
+    assert [check["name"] for check in document["checks"]] == [
+        "device memory", "throttling", "clock", "torch build", "join",
+    ]  # fmt: skip

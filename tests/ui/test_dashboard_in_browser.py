@@ -110,7 +110,10 @@ def test_a_run_is_found_followed_read_by_keyboard_and_asked_to_stop(runs: Path, 
 def test_both_pages_fit_and_can_be_read(runs: Path, url: str, browser: Any, width: int, scheme: str) -> None:
     name = f"20260202-000000-{width}-{scheme}"
     a_run(runs / name).close()
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    # Without motion: what fades from light to dark has the colours of neither.
+    context = browser.new_context(
+        viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
+    )
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     said: list[str] = []

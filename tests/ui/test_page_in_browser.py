@@ -121,7 +121,10 @@ def test_a_compression_is_submitted_watched_paused_rolled_back_and_stopped(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_it_fits_and_can_be_read(url: str, browser: Any, width: int, scheme: str) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    # Without motion: what fades from light to dark has the colours of neither.
+    context = browser.new_context(
+        viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
+    )
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     said: list[str] = []

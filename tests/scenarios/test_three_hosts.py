@@ -46,7 +46,8 @@ def trained(folder: Path, said: str, *, edges: int, terminals: int, cloud_rounds
     assert judged[cloud_rounds] > judged[0] + 0.1
     merged = [row for row in run.rows("train") if row.round == cloud_rounds and row.cell]
     assert {row.cell for row in merged} == {f"edge-{number}" for number in range(edges)}
-    assert sum(float(row.values["num-examples"]) for row in merged) > 0
+    assert all(float(row.values["num-examples"]) > 0 for row in merged)
+    assert run.rows("event") == []  # no edge skipped, no terminal failed
     assert (run.artifacts / "report.html").read_text("utf-8").count("edge-0") >= 1
     assert str(run.artifacts / "report.html") in said
     # Every model that was mixed came from host to host, over mutual TLS.

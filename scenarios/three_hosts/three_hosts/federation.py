@@ -132,7 +132,8 @@ class Federation:
     def _terminal(self, name: str, number: int, edge: Program) -> None:
         host, sizes = self._hosts[name], self._sizes
         agent = self._folder / f"{name}-agent"
-        place = f"partition-id={number % sizes.terminals} num-partitions={sizes.terminals}"
+        # Edges number their own terminals; by its key the centre knows that no terminal is counted at two of them.
+        place = f"partition-id={number % sizes.terminals} num-partitions={sizes.terminals} node-key='{name}'"
         own = f"share={number} shares={sizes.edges * sizes.terminals} agent='{agent / 'agent.sock'}'"
         device = self._join(name, edge, f"{place} {own}")
         if sizes.mailbox != "direct":

@@ -68,6 +68,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 raise pytest.UsageError(f"{path} has tests marked {name}, but 'mark.{name}' is not in its text")
 
 
+@pytest.fixture(autouse=True)
+def torch_draws_the_same() -> None:
+    """What a test draws with torch's own generator does not depend on the tests before it."""
+    if torch := sys.modules.get("torch"):
+        torch.default_generator.manual_seed(0)
+
+
 def pytest_collection_finish() -> None:
     """Some of Flower's strategies collect garbage in every round; what was imported need not be looked at again."""
     gc.collect()

@@ -103,13 +103,13 @@ def check(run: RunFolder) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.full
 def test_a_run_in_this_process_loses_nothing_and_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(run_in_process(APP, 2, tmp_path, monkeypatch, SHORT))
 
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.full
 def test_flwr_run_serves_and_compresses_as_well(tmp_path: Path) -> None:
     lines: list[str] = []
     result = launch(APP, run_config=SHORT, runs=tmp_path, on_line=lines.append, timeout_s=550)

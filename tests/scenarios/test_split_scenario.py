@@ -132,6 +132,7 @@ def test_keys_that_cannot_be_are_refused_before_anything_is_sent(
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.full
 def test_flwr_run_gives_the_cuts_and_accuracies_of_local_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     keys = {**SHORT, "compare.planners": ""}

@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 TREE := build/tree
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint bench clean
+.PHONY: help install demo test test-all lint docs bench clean
 
 help:  ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -44,12 +44,17 @@ test-all: install  ## every test, whole matrices included
 	$(BIN)/python -m pytest -n $(SLOW_WORKERS) $(PARALLEL) -m 'slow and not flwr and not alone' $(SLOW_FILES)
 	$(BIN)/python -m pytest -m 'flwr or alone' $(ALONE_FILES)
 
-lint: install  ## ruff, mypy --strict, import contracts
+lint: install  ## ruff, mypy --strict, import contracts, the site without a warning
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@rm -rf $(TREE) && mkdir -p $(TREE) && cp -r flower_edge $(TREE)/ && cp -r strategies clients $(TREE)/flower_edge/
 	MYPYPATH=$(TREE) $(BIN)/mypy
 	cd $(TREE) && PYTHONPATH=. ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
+	$(MAKE) docs
+
+docs: install  ## the documents as a site in build/site; a lost link or page is an error
+	@rm -rf $(TREE) && mkdir -p $(TREE) && cp -r flower_edge $(TREE)/ && cp -r strategies clients $(TREE)/flower_edge/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: install  ## the quick form of every benchmark
 	$(BIN)/python -m benchmarks.simulation --quick

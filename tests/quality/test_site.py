@@ -1,0 +1,51 @@
+"""The site of the documents: links of the repository become the site's, and every page is somewhere in its menu.
+
+That it builds without a warning is the matter of `make docs`, which `make lint` runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from types import ModuleType
+
+import pytest
+from document_program import DOCUMENTS
+from source_tree import ROOT
+from test_public_names import PUBLIC
+
+
+@pytest.fixture(scope="module")
+def hook() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("site_hook", ROOT / "docs/site/hook.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "made"),
+    [
+        ("index.md", "[a](../README.md)", "[a](overview.md)"),
+        ("index.md", "[a](hierarchy.md#late-edges)", "[a](hierarchy.md#late-edges)"),
+        ("overview.md", "[a `b`](docs/hierarchy.md)", "[a `b`](hierarchy.md)"),
+        ("overview.md", "[a](scenarios/gossip/README.md#x)", "[a](scenarios/gossip.md#x)"),
+        ("scenarios/gossip.md", "[a](../../docs/gossip.md)", "[a](../gossip.md)"),
+        ("scenarios/gossip.md", "[a](../quickstart/README.md)", "[a](quickstart.md)"),
+        ("gossip.md", "see [a](../clients/gossip_mixture.py) there", "see a there"),
+        ("gossip.md", "[a](https://flower.ai) [b](#here)", "[a](https://flower.ai) [b](#here)"),
+        ("overview.md", "```text\n[a](docs/hierarchy.md)\n```\n", "```text\n[a](docs/hierarchy.md)\n```\n"),
+    ],
+)
+def test_links_of_the_repository_become_links_of_the_site(hook: ModuleType, page: str, link: str, made: str) -> None:
+    assert hook.relinked(link, page) == made
+
+
+def test_every_page_is_in_the_menu_once(hook: ModuleType) -> None:
+    menu = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = sorted(re.findall(r"([\w/]+\.md)$", menu, flags=re.M))
+    here = [path.relative_to(ROOT / "docs").as_posix() for path in DOCUMENTS if path.parent == ROOT / "docs"]
+    reference = [f"reference/{room.removeprefix('flower_edge.')}.md" for room in PUBLIC]
+    assert listed == sorted([*here, *hook.MOVED.values(), *reference])

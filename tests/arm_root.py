@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 PYTHON = "3.11"
 _MIRROR = os.environ.get("FLOWER_EDGE_DEBIAN_MIRROR", "http://deb.debian.org/debian")

@@ -80,9 +80,12 @@ def edge_at(
     factory: Callable[[str], Strategy] = inner,
     settings: HostSettings | None = None,
     app: ClientApp | None = None,
+    remembered: dict[str, Any] | None = None,
 ) -> Iterator[RunningEdge]:
-    """An edge that listens in `folder`, its terminals on a `LocalGrid`."""
+    """An edge that listens in `folder`, its terminals on a `LocalGrid`, with what they remember of an earlier one."""
     with LocalGrid(app or terminal_app(), nodes) as grid:
+        if remembered is not None:
+            grid.load_state_dict(remembered)
         proxy = GridProxy(grid)
         place = BridgePlace(folder)
         quiet = HostSettings(alone_rounds=0)

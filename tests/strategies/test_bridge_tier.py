@@ -69,8 +69,9 @@ def test_an_edge_that_is_ended_and_started_between_rounds_goes_on_with_its_momen
         done = threading.Event()
 
         def again() -> None:
-            with edge_at(tmp_path / "edge-0", members(0), factory=adam) as edge:
-                edge.grid.load_state_dict(first.grid.state_dict())
+            # Before it answers: the order that waits for it is for them.
+            kept = first.grid.state_dict()
+            with edge_at(tmp_path / "edge-0", members(0), factory=adam, remembered=kept):
                 done.wait(120)
 
         with LocalGrid(bridge_app(), edge_hosts(tmp_path), run_config=RUN, pool="threads") as local:

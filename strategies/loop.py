@@ -380,13 +380,15 @@ class _Session:
         # Taken even where nobody records them: they must not pile up. What is told of the end is told before the
         # checkpoint, which then knows it has been.
         self.events(number, [*(happened() if callable(happened) else ()), *step_events(self.grid, ended=last)])
+        measured = getattr(self.grid, "metrics", dict)()
         if self.run is None:
+            # Nobody keeps it: the log is where it can be seen.
+            if measured:
+                log.info("\t└──> Layers: %s", ", ".join(f"{name} {value:.6g}" for name, value in measured.items()))
             return
         for cell, values in traffic.items():
             self.record("traffic", number, values, cell=cell)
-        measured = getattr(self.grid, "metrics", None)
-        if measured is not None:
-            self.record("traffic", number, measured())
+        self.record("traffic", number, measured)
         accuracy = scores.get("accuracy") if scores is not None else None
         score = float(accuracy) if isinstance(accuracy, int | float) else None
         self.run.save_model(number, arrays_of(arrays), score)

@@ -202,7 +202,7 @@ def test_an_app_in_the_shape_of_flowers_template_learns(tag: str, tmp_path: Path
     assert result.run_folder is None, "the app wrote nothing"
     assert list(tmp_path.iterdir()) == []
     assert any("[ROUND 3/3]" in line for line in lines)
-    losses = [float(loss) for line in lines for loss in re.findall(r"{'eval_loss': ([0-9.]+)}", line)]
+    losses = [float(loss) for line in lines for loss in re.findall(r"{'eval_loss': ([0-9.]+),", line)]
     assert len(losses) == 3
     assert losses == sorted(losses, reverse=True)
     assert tagged(tag) == []

@@ -45,5 +45,6 @@ def evaluate(msg: Message, context: Context) -> Message:
     x, y = load_data(partition_id, num_partitions)
 
     # Construct and return the reply Message
-    metrics = MetricRecord({"eval_loss": test_fn(model, x, y), "num-examples": len(y)})
+    loss, accuracy = test_fn(model, x, y)
+    metrics = MetricRecord({"eval_loss": loss, "eval_acc": accuracy, "num-examples": len(y)})
     return Message(content=RecordDict({"metrics": metrics}), reply_to=msg)

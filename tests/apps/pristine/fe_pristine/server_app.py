@@ -1,10 +1,11 @@
 """fe_pristine: a Flower / NumPy app."""
 
-from flwr.app import ArrayRecord, Context
+from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from fe_pristine.task import get_model
+from fe_pristine.task import get_model, load_test_data
+from fe_pristine.task import test as test_fn
 
 # Create ServerApp
 app = ServerApp()
@@ -19,11 +20,15 @@ def main(grid: Grid, context: Context) -> None:
     # Load global model
     arrays = ArrayRecord(get_model())
 
-    # Initialize FedAvg strategy
+    # Initialize strategy
     strategy = FedAvg()
 
-    # Start strategy, run FedAvg for `num_rounds`
-    result = strategy.start(grid=grid, initial_arrays=arrays, num_rounds=num_rounds)
+    # Start strategy, run for `num_rounds`
+    strategy.start(grid=grid, initial_arrays=arrays, num_rounds=num_rounds, evaluate_fn=global_evaluate)
 
-    # Print the final model
-    print("final model:", *(array.round(6).tolist() for array in result.arrays.to_numpy_ndarrays()))
+
+def global_evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+    """Evaluate model on central data."""
+    x, y = load_test_data()
+    loss, accuracy = test_fn(arrays.to_numpy_ndarrays(), x, y)
+    return MetricRecord({"loss": loss, "accuracy": accuracy})

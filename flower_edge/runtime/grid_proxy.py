@@ -3,7 +3,8 @@
 Flower's `HttpGrid` polls every three seconds, waits for the last node, labels the errors it makes itself with source
 1, and lists nodes in an order that changes from run to run. Around it (or around `LocalGrid`) this proxy polls
 shortly, ends a round at a deadline or a quorum, sends once more where a node stays silent, says which node an error
-belongs to, waits for the expected nodes, asks each for its properties and lists them in an order that repeats.
+belongs to, waits for the expected nodes, asks each for its properties and lists them in an order that repeats. A node
+that is cut off in the middle of its reply holds a round up no more than one that is silent.
 
 Nothing here samples, aggregates, counts bits or knows a virtual time. Not thread-safe: one caller at a time.
 """
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from logging import INFO, WARNING, getLogger
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -28,6 +29,7 @@ from ..wire import error_reason
 from .abilities import awaits
 from .error_codes import MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, REPLY_UNAVAILABLE
 from .flower_private import clone_message, set_metadata
+from .flower_private_grid import take_whole_replies
 from .node_properties import PROPERTIES, Property, properties_of
 from .wrapped_grid import WrappedGrid, chain, undisturbed
 
@@ -37,6 +39,10 @@ log = getLogger(__name__)
 
 #: How many messages that were given up are still asked for in later rounds.
 REMEMBERED = 1000
+#: Seconds by which a node's clock may be ahead of its SuperLink's, as Flower has it; a reply in time must not expire.
+_CLOCKS_S: Final = 5.0
+#: What a SuperLink answers in a node's place.
+_NO_REPLY: Final = frozenset({MESSAGE_UNAVAILABLE, REPLY_UNAVAILABLE, NODE_UNAVAILABLE})
 
 
 def quorum_count(quorum: float, messages: int) -> int:
@@ -99,10 +105,10 @@ class GridProxy(WrappedGrid):
         inner: the Grid; Flower's own, or `LocalGrid`.
         expected_nodes: before the first listing, wait until that many nodes are on the grid.
         join_timeout_s: for at most so long; also how long nodes have to tell their properties.
-        poll_s: seconds between two looks for replies, at least 0.05 (a look before all parts of a reply are uploaded
-            costs the real Grid a back-off of 1 s).
+        poll_s: seconds between two looks for replies, at least 0.05: each is a request.
         deadline_s: the most a round takes; the smaller of it and `send_and_receive`'s `timeout` counts. Without
-            either, a node that never answers is waited for without end, on a `LocalGrid` too.
+            either, a node that never answers is waited for without end, on a `LocalGrid` too. Messages are good for so
+            long and five seconds more: nobody works on a round that has ended.
         quorum: fraction of the messages (float) or number (int) of replies without error after which a round ends.
         linger_s: seconds the others still have once the quorum is there.
         resend_after_s: a node silent for so long gets one fresh copy; the first answer to either wins.
@@ -156,6 +162,8 @@ class GridProxy(WrappedGrid):
                 "GridProxy around a VirtualClock would wait for a time that does not pass by itself; "
                 "write VirtualClock(GridProxy(grid), ...)"
             )
+        for link in chain(inner):
+            take_whole_replies(link)
         quorum_count(quorum, 1)
         if expected_nodes is not None and expected_nodes < 1:
             raise ConfigError(f"expected_nodes = {expected_nodes}: expected 1 or more, or None not to wait")
@@ -259,7 +267,7 @@ class GridProxy(WrappedGrid):
                     self._properties[node_id] = properties_of(reply)
                 except WireError as error:
                     log.warning("properties refused: %s", error)
-            elif reply.error.code in (MESSAGE_UNAVAILABLE, REPLY_UNAVAILABLE, NODE_UNAVAILABLE):
+            elif reply.error.code in _NO_REPLY:
                 # It went away before it could answer: asked again should it come back.
                 del self._properties[node_id]
             else:
@@ -323,7 +331,7 @@ class GridProxy(WrappedGrid):
             answered = reply.metadata.reply_to_message_id
             own = self._own_id.pop(answered, None)
             if own is None:
-                self._note_late(answered)
+                self._note_late(reply)
                 continue
             entry = self._open.pop(own)
             # A SuperLink answers for a node with itself as the source: only the message tells who was meant. Who sends
@@ -354,6 +362,7 @@ class GridProxy(WrappedGrid):
     ) -> tuple[list[str], list[Message]]:
         self._drain_once()
         end_s = math.inf if limit_s is None else self._clock() + limit_s
+        self._let_expire(batch, limit_s)
         ids = self._push(batch, counted=counted)
         replies: list[Message] = []
         lingering = False
@@ -373,6 +382,20 @@ class GridProxy(WrappedGrid):
         log.log(level, "round ends without a reply from nodes %s", [entry.node_id for entry in left])
         self._give_up(left)
         return ids, replies
+
+    def _let_expire(self, batch: list[Message], limit_s: float | None) -> None:
+        """Nobody is to work on a message whose round has ended.
+
+        Else a terminal whose link was away, or is too slow for the deadline, would find the messages of all the rounds
+        that it has missed and train on one after the other, always rounds behind.
+        """
+        # Time to live is real time, and a late part of a reply is one that a `SteppedGrid` waits for.
+        if limit_s is None or self._in_parts or self._clock is not time.monotonic:
+            return
+        now_s = time.time()
+        for message in batch:
+            left_s = now_s - message.metadata.created_at + limit_s + _CLOCKS_S
+            message.metadata.ttl = min(message.metadata.ttl, left_s)
 
     def _push(self, messages: list[Message], *, counted: bool = True) -> list[str]:
         now_s, own_ids = self._clock(), []
@@ -413,7 +436,9 @@ class GridProxy(WrappedGrid):
                 continue
             copy = clone_message(entry.message)
             # An id is a digest of the message: a copy with the same creation time would be the same message.
-            copy.metadata.created_at = max(time.time(), copy.metadata.created_at + 1e-3)
+            later_s = max(time.time(), copy.metadata.created_at + 1e-3)
+            copy.metadata.ttl = max(_CLOCKS_S, copy.metadata.ttl - (later_s - copy.metadata.created_at))
+            copy.metadata.created_at = later_s
             entry.resent = True
             (taken,) = self._hand_over([copy])
             if taken is not None:
@@ -443,13 +468,15 @@ class GridProxy(WrappedGrid):
             self._abandon(entry)
             self._counts = replace(self._counts, silent=self._counts.silent + entry.counted)
 
-    def _note_late(self, message_id: str) -> None:
-        self._counts = replace(self._counts, late=self._counts.late + self._given_up.pop(message_id, False))
+    def _note_late(self, reply: Message) -> None:
+        counted = self._given_up.pop(reply.metadata.reply_to_message_id, False)
+        if not (reply.has_error() and reply.error.code in _NO_REPLY):
+            self._counts = replace(self._counts, late=self._counts.late + counted)
 
     def _drain_once(self) -> None:
         if self._given_up:
             for reply in self.inner.pull_messages(list(self._given_up)):
-                self._note_late(reply.metadata.reply_to_message_id)
+                self._note_late(reply)
 
     def close(self) -> None:
         """Give up what is open and take in what still comes, for at most `drain_s`. The inner grid stays open."""

@@ -16,13 +16,14 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from ..errors import ConfigError
-from .wrapped_grid import WrappedGrid
+from .flower_private_grid import take_whole_replies
+from .wrapped_grid import WrappedGrid, chain
 
 __all__ = ["ShortPolling"]
 
 log = getLogger(__name__)
 
-#: A reply that is pulled before all of it is with the SuperLink costs Flower's back-off, a second.
+#: Each look is a request; and where replies are taken by Flower's own Grid, one that is not whole costs a second.
 _LEAST_POLL_S: Final = 0.05
 #: Flower's own Grid looks every so many seconds; nothing is gained by looking less often.
 _STOCK_POLL_S: Final = 3.0
@@ -46,10 +47,12 @@ class ShortPolling(WrappedGrid):
     def __init__(self, inner: Grid, poll_s: float = 0.1) -> None:
         if not (math.isfinite(poll_s) and _LEAST_POLL_S <= poll_s <= _STOCK_POLL_S):
             raise ConfigError(
-                f"poll_s = {poll_s!r}: expected {_LEAST_POLL_S:g} to {_STOCK_POLL_S:g} s; below, replies are pulled "
-                "before all of them is there, which costs a second each"
+                f"poll_s = {poll_s!r}: expected {_LEAST_POLL_S:g} to {_STOCK_POLL_S:g} s; below, looking "
+                "costs the SuperLink more than it gains"
             )
         super().__init__(inner)
+        for link in chain(inner):
+            take_whole_replies(link)
         self.poll_s = poll_s
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:

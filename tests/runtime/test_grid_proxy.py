@@ -238,6 +238,22 @@ def test_how_long_a_node_took_is_that_of_its_last_answered_training_message() ->
         assert grid.last_duration_s(1000) == 1.0
 
 
+def test_a_message_is_good_for_as_long_as_its_round_takes() -> None:
+    def good_for_s(grid: GridProxy, *, ttl: float | None = None, timeout: float | None = None) -> float:
+        message = Message(RecordDict(), 1000, "train", ttl=ttl)
+        grid.send_and_receive([message], timeout=timeout)
+        return float(message.metadata.ttl)
+
+    with local(1) as inner:
+        grid = GridProxy(inner, deadline_s=30.0, ask_properties=False)
+        # And for the five seconds that clocks may differ by.
+        assert good_for_s(grid) == pytest.approx(35.0, abs=5.0)
+        assert good_for_s(grid, timeout=2.0) == pytest.approx(7.0, abs=5.0)
+        assert good_for_s(grid, ttl=3.0) == 3.0
+        forever = GridProxy(inner, ask_properties=False)
+        assert good_for_s(forever) == Message(RecordDict(), 1000, "train").metadata.ttl
+
+
 # -- late replies ------------------------------------------------------------------------------------------------------
 
 
@@ -311,7 +327,9 @@ def test_a_lost_message_is_sent_once_more_and_its_answer_answers_the_first() -> 
         (copy,) = lossy.pushed[1]
         assert copy is not messages[1]
         assert copy.metadata.created_at > messages[1].metadata.created_at
-        assert copy.metadata.ttl == messages[1].metadata.ttl
+        # It is good for as long as the first, and no longer.
+        ends_s = [one.metadata.created_at + one.metadata.ttl for one in (copy, messages[1])]
+        assert ends_s[0] == pytest.approx(ends_s[1], abs=1e-3)
 
 
 def test_a_silent_node_gets_one_copy_not_two() -> None:

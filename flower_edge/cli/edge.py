@@ -68,6 +68,11 @@ def edge(
     from ..runtime.bridge.keeper import EdgeKeeper, EdgePlan
     from ..runtime.launching.app import parse_run_config
 
+    own = auth_supernode_private_key
+    if not serve:
+        _no_use({"--certificate": certificate, "--key": key, "--node-keys": node_keys}, "--serve")
+    if not centre:
+        _no_use({"--root-certificates": root_certificates, "--auth-supernode-private-key": own}, "--centre")
     given: list[str] = []
     for option, file in (("--ssl-ca-certfile", authority), ("--ssl-certfile", certificate), ("--ssl-keyfile", key)):
         if file is not None:
@@ -76,13 +81,18 @@ def edge(
         raise ConfigError("--authority, --certificate and --key belong together: give all of them, or --insecure")
     if serve and not given:
         _expect(insecure, "--serve without --certificate would be without TLS")
+        if node_keys:
+            raise ConfigError("--node-keys needs TLS: give --authority, --certificate and --key")
         given = ["--insecure"]
     dial: tuple[str, ...] | None = None
     if centre:
         if root_certificates is None:
             _expect(insecure, "--centre without --root-certificates would be without TLS")
         trust = ["--insecure"] if root_certificates is None else ["--root-certificates", str(_there(root_certificates))]
-        own = auth_supernode_private_key
+        if own is not None and root_certificates is None:
+            raise ConfigError(
+                "--auth-supernode-private-key needs TLS: give --root-certificates, the centre's authority"
+            )
         proof = [] if own is None else ["--auth-supernode-private-key", str(_there(own))]
         dial = ("--superlink", centre, *trust, *proof)
     if "'" in name or not name:
@@ -108,6 +118,14 @@ def edge(
 
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+def _no_use(given: dict[str, object], without: str) -> None:
+    """Refuse options of which nothing would come: somebody believes that they protect."""
+    if named := [option for option, value in given.items() if value]:
+        raise ConfigError(
+            f"{', '.join(named)} without {without}: nothing would come of it; give {without}, or leave it out"
+        )
 
 
 def _expect(insecure: bool, what: str) -> None:

@@ -75,7 +75,18 @@ def torch_draws_the_same() -> None:
         torch.default_generator.manual_seed(0)
 
 
+#: Tracked by the garbage collector and not frozen; from here on a collection is noticed (some 50 ms).
+MANY_OBJECTS = 150_000
+
+
 def pytest_collection_finish() -> None:
-    """Some of Flower's strategies collect garbage in every round; what was imported need not be looked at again."""
+    """Flower's records collect garbage when they are converted; what was imported need not be looked at each time."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """As after collection, once the tests of a file have imported much more."""
+    if nextitem is not None and nextitem.path != item.path and len(gc.get_objects()) > MANY_OBJECTS:
+        gc.collect()
+        gc.freeze()

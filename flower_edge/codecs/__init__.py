@@ -7,7 +7,7 @@ from .aggregate import Aggregator
 from .block import Block
 from .by_layer import ByLayer
 from .by_size import BySize
-from .codec import Codec, from_config, label
+from .codec import Codec, from_config, label, register
 from .correlated import Correlated
 from .delta import Delta
 from .eden import Eden
@@ -63,5 +63,6 @@ __all__ = [
     "from_config",
     "label",
     "make_codec",
+    "register",
     "stc",
 ]

@@ -10,8 +10,8 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Protocol, cast
+from dataclasses import fields, is_dataclass
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy.typing as npt
 
@@ -19,7 +19,7 @@ from ..errors import CodecError
 from .model_form import Arrays
 from .moment import NO_MOMENT, Moment
 
-__all__ = ["Arrays", "Codec", "State", "from_config", "label"]
+__all__ = ["Arrays", "Codec", "State", "from_config", "label", "register"]
 
 #: What a codec remembers: nested dicts and lists of plain values and arrays.
 State = dict[str, Any]
@@ -46,8 +46,12 @@ _KINDS = {
     "rate_controlled": ("rate_controlled", "RateControlled"),
     "log4": ("log4", "Log4"),
 }
+#: Kinds that this process's own code has registered.
+_REGISTERED: dict[str, type] = {}
 #: How deep codecs may nest in a config.
 _DEEPEST = 8
+
+_Made = TypeVar("_Made", bound=type)
 
 
 class Codec(Protocol):
@@ -87,6 +91,30 @@ class Codec(Protocol):
         ...
 
 
+def register(made: _Made) -> _Made:
+    """Let `from_config` of this process build a codec of one's own from its config: a decorator.
+
+    A config that comes over the wire names no code, only a kind; so each end says which class answers it, in a module
+    that both the ServerApp and the ClientApp import. To register the same class again, as a module that is loaded anew
+    does, replaces it.
+
+    Raises:
+        CodecError: no dataclass, no `kind`, or a kind that another class answers.
+    """
+    kind = getattr(made, "kind", None)
+    if not isinstance(kind, str) or not kind or not is_dataclass(made):
+        raise CodecError(
+            f"{made.__qualname__}: expected a frozen dataclass with `kind: ClassVar[str]`, a text of its own"
+        )
+    other = _REGISTERED.get(kind)
+    same = other is not None and (other.__module__, other.__qualname__) == (made.__module__, made.__qualname__)
+    if kind in _KINDS or (other is not None and not same):
+        taken = f"{other.__module__}.{other.__qualname__}" if other is not None else "flower-edge itself"
+        raise CodecError(f"{made.__qualname__}: kind {kind!r} is that of {taken}; choose another")
+    _REGISTERED[kind] = made
+    return made
+
+
 def from_config(config: Mapping[str, Any]) -> Codec:
     """The codec that `config()` described, nested ones within.
 
@@ -105,15 +133,15 @@ def from_config(config: Mapping[str, Any]) -> Codec:
 
 def _built(config: object, depth: int) -> Any:
     kind = config.get("kind") if isinstance(config, Mapping) else None
-    if not isinstance(config, Mapping) or not isinstance(kind, str) or kind not in _KINDS:
-        known = ", ".join(map(repr, sorted(_KINDS)))
+    if not isinstance(config, Mapping) or not isinstance(kind, str) or (kind not in _KINDS and kind not in _REGISTERED):
+        known = ", ".join(map(repr, sorted({*_KINDS, *_REGISTERED})))
         raise CodecError(
-            f"codec of kind {kind!r}: expected one of {known}; install the same flower-edge version on both sides"
+            f"codec of kind {kind!r}: expected one of {known}; install the same flower-edge version on both sides, "
+            "and `register` a codec of your own in a module that both import"
         )
     if depth > _DEEPEST:
         raise CodecError(f"codecs nested deeper than {_DEEPEST}: expected a config that a codec made")
-    module, name = _KINDS[kind]
-    made: Any = getattr(importlib.import_module(f".{module}", __package__), name)
+    made: Any = _REGISTERED.get(kind) or _class_of(*_KINDS[kind])
     expected = getattr(made, "version", 1)
     if config.get("version", expected) != expected:
         raise CodecError(
@@ -129,6 +157,10 @@ def _built(config: object, depth: int) -> Any:
         raise
     except (TypeError, ValueError, OverflowError) as error:  # an option is missing, or no value of its type
         raise CodecError(f"codec {kind!r} cannot be built from {str(options)[:200]}: {error}") from error
+
+
+def _class_of(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(f".{module}", __package__), name)
 
 
 def _option(value: Any, depth: int) -> Any:

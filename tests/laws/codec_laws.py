@@ -35,13 +35,16 @@ if getattr(importlib.util.find_spec("coverage"), "origin", None) is None:
 
 Model = dict[str, np.ndarray]
 
-#: What another process does: rebuild a codec from JSON, encode the same models, print the digest of all payloads.
+#: What another process does: import the module of the codec (which registers one that is not ours), rebuild it from
+#: JSON, encode the same models, print the digest of all payloads.
 _ELSEWHERE = """
-import hashlib, json, sys
+import hashlib, importlib, json, sys
 from laws.codec_laws import encoded, models
 from flower_edge.codecs.codec import from_config
 for line in sys.stdin:
-    payloads = encoded(from_config(json.loads(line)), models(3))
+    module, config = json.loads(line)
+    importlib.import_module(module)
+    payloads = encoded(from_config(config), models(3))
     print(hashlib.sha256(b"".join(payloads)).hexdigest(), flush=True)
 """
 
@@ -123,13 +126,14 @@ class CodecLaws(ABC):
         assert encoded(self.make(), models(3)) == encoded(self.make(), models(3))
 
     def test_the_same_models_give_the_same_bytes_in_another_process(self) -> None:
-        config = json.dumps(dict(self.make().config()))
+        codec = self.make()
+        line = json.dumps([type(codec).__module__, dict(codec.config())])
         other = _elsewhere()
         assert other.stdin is not None
         assert other.stdout is not None
-        other.stdin.write(config + "\n")
+        other.stdin.write(line + "\n")
         other.stdin.flush()
-        own = hashlib.sha256(b"".join(encoded(self.make(), models(3)))).hexdigest()
+        own = hashlib.sha256(b"".join(encoded(codec, models(3)))).hexdigest()
         assert other.stdout.readline().strip() == own
 
     def test_the_order_in_which_arrays_are_given_makes_no_difference(self) -> None:

@@ -474,6 +474,7 @@ PUBLIC = {
         "from_config",
         "label",
         "make_codec",
+        "register",
         "stc",
     },
     "flower_edge.store": {"Row", "RunFolder", "load_tree", "save_tree", "tree_from_bytes", "tree_to_bytes"},

@@ -8,6 +8,7 @@ from .mailbox import Letter, Mailbox
 from .opening import open_mailbox
 from .packet import Packet
 from .relay import RelayMailbox, RelayStore
+from .revoked import RevokedPeers
 from .round_table import Card, RoundTable
 from .shared_folder import SharedFolder
 from .shared_memory import SharedMemoryMailbox
@@ -21,6 +22,7 @@ __all__ = [
     "Packet",
     "RelayMailbox",
     "RelayStore",
+    "RevokedPeers",
     "RoundTable",
     "SharedFolder",
     "SharedMemoryMailbox",

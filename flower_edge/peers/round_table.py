@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import PeerError
 
-__all__ = ["TABLE_BYTES", "Card", "RoundTable"]
+__all__ = ["MOST_REVOKED", "TABLE_BYTES", "Card", "RoundTable"]
 
 #: The longest table there is, as JSON.
 TABLE_BYTES = 1 << 20
+#: Fingerprints that one table can take back.
+MOST_REVOKED = 4096
 
 Index = Annotated[int, Field(ge=0, lt=1 << 32)]
 RoundNumber = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -53,6 +55,7 @@ class RoundTable(BaseModel):
         rates_bps: the most to send to a node, bit/s; no limit where it is not named.
         relay: the agent to go through where a neighbour cannot be reached.
         direct_s: for how long reaching a neighbour directly is tried before.
+        revoked: fingerprints of certificates that are not taken any more, whatever earlier rounds said.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -68,6 +71,7 @@ class RoundTable(BaseModel):
     rates_bps: Annotated[dict[Index, Annotated[float, Field(gt=0)]], Field(max_length=4096)] = {}
     relay: Card | None = None
     direct_s: Annotated[float, Field(gt=0, le=600)] = 2.0
+    revoked: Annotated[list[Hex64], Field(max_length=MOST_REVOKED)] = []
 
     def to_json(self) -> str:
         """As text."""

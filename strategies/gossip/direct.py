@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from flower_edge.errors import ConfigError, PeerError
 from flower_edge.peers.agent_client import AgentClient
-from flower_edge.peers.round_table import Card, RoundTable
+from flower_edge.peers.revoked import RevokedPeers
+from flower_edge.peers.round_table import MOST_REVOKED, Card, RoundTable
 from flower_edge.runtime.gossip_messages import Order
 from flower_edge.runtime.queries import AGENT, ask_nodes
 
@@ -29,6 +30,8 @@ __all__ = ["Direct", "DirectPost"]
 log = getLogger("flwr.edge")
 
 _RUN: Final = "run"
+#: Certificates that are told as revoked though this process has not seen them.
+_NEWEST: Final = 256
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Direct:
         wait_s: for how long a worker waits for packets that are on their way.
         direct_s: for how long reaching a neighbour is tried before the relay is taken.
         ask_s: for how long workers are waited for when they are asked for their agents' cards.
+        revoked: file of certificates that were taken back; empty: what FLOWER_EDGE_REVOKED names, as `flower-edge up`
+            sets it for its runs. From the next round on nobody hears or is heard with one of these.
 
     Raises:
         ConfigError: a number that cannot be.
@@ -55,6 +60,7 @@ class Direct:
     wait_s: float = 30.0
     direct_s: float = 2.0
     ask_s: float = 60.0
+    revoked: str = ""
 
     def __post_init__(self) -> None:
         for name in ("capacity_bps", "wait_s", "direct_s", "ask_s"):
@@ -80,7 +86,10 @@ class DirectPost:
         # Drawn here, and not Flower's: a run that is resumed is another one to Flower, and the packets are the same.
         self._run = secrets.token_hex(16) if letters is None else str(letters[_RUN])
         self._cards: dict[int, Card] = {}
+        self._known: set[str] = set()
         self._relay: Card | None = None
+        self._revoked_peers = RevokedPeers(direct.revoked or None)
+        self._revoked: tuple[str, ...] = ()
 
     def letters(self) -> Mapping[str, Any]:
         """For a checkpoint."""
@@ -90,13 +99,16 @@ class DirectPost:
         """Learn who the agents are of workers that are there, and tell the relay of the round.
 
         Raises:
-            PeerError: the relay cannot be asked.
+            PeerError: the relay cannot be asked, or the list of revoked certificates cannot be read.
         """
         there = set(present)
+        self._revoked = self._revoked_peers.now()
+        self._take_out()
         unknown = [node for node in group.env.index if node in there and node not in self._cards]
         if unknown:
             told = ask_nodes(grid, unknown, AGENT, timeout_s=self._direct.ask_s)
             self._cards.update((node, card) for node, one in told.items() if (card := _card(node, one)) is not None)
+            self._take_out()
             if silent := [node for node in unknown if node not in self._cards]:
                 log.warning(
                     "\tno agent is known of %d workers (nodes %s): nobody hears them; start `flower-edge agent` there "
@@ -113,6 +125,9 @@ class DirectPost:
         row = topology.row(i)
         heard = topology.sender[row][group.signalling.may_carry(group)[row]].tolist()
         hears = [numbers[j] for j in heard if numbers[j] in cards]
+        if numbers[i] not in cards:
+            # One that has no agent, or may not have one any more, is told of nobody and waits for nobody.
+            hears, cards = [], {}
         known = {*hears, *order.senders, *order.to} & cards.keys()
         table = RoundTable(
             run=self._run,
@@ -125,6 +140,7 @@ class DirectPost:
             rates_bps=self._rates_bps(group, i),
             relay=self._relay,
             direct_s=float(self._direct.direct_s),
+            revoked=self._told_revoked(),
         )
         return {"kind": "direct", "table": table.to_json(), "wait_s": float(self._direct.wait_s)}
 
@@ -138,9 +154,22 @@ class DirectPost:
         numbers = [group.env.numbers[k] for k in topology.receiver[mine].tolist()]
         return dict(zip(numbers, rates.tolist(), strict=True))
 
+    def _take_out(self) -> None:
+        """Whose certificate was revoked is in no table from now on."""
+        revoked = set(self._revoked)
+        self._known.update(card.fingerprint for card in self._cards.values())
+        for node in [node for node, card in self._cards.items() if card.fingerprint in revoked]:
+            log.warning("\tthe certificate of node %d was revoked: nobody hears it, and it hears nobody", node)
+            del self._cards[node]
+
     def _by_number(self, group: Group) -> dict[int, Card]:
         numbers = group.env.numbers
         return {numbers[i]: self._cards[node] for node, i in group.env.index.items() if node in self._cards}
+
+    def _told_revoked(self) -> list[str]:
+        # Those that were in a table of this run; and the last ones, which may have been before it was resumed.
+        mine = [one for one in self._revoked if one in self._known]
+        return list(dict.fromkeys([*mine, *self._revoked[:_NEWEST]]))[:MOST_REVOKED]
 
     def _tell_relay(self, group: Group, round: int) -> None:
         topology, numbers, cards = group.topology, group.env.numbers, self._by_number(group)
@@ -151,7 +180,8 @@ class DirectPost:
             round=round,
             keep_from=max(0, group.last_round - group.timing.staleness - group.replicas.catch_up),
             neighbours=cards,
-            links=[(numbers[j], numbers[k]) for j, k in pairs],
+            links=[(numbers[j], numbers[k]) for j, k in pairs if numbers[j] in cards and numbers[k] in cards],
+            revoked=self._told_revoked(),
         )
         with AgentClient(self._direct.relay) as agent:
             agent.call({"do": "round", "table": table.to_json()})

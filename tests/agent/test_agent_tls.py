@@ -11,6 +11,7 @@ from agent_cases import LIMITS, RUN, Group, authority, credentials, eventually, 
 
 from flower_edge.errors import TransportError
 from flower_edge.peers.agent_client import AgentClient
+from flower_edge.peers.round_table import RoundTable
 from flower_edge.runtime.agent.dialling import LETTERS, show
 from flower_edge.transport.certificates import KeyPair, issue, make_authority
 from flower_edge.transport.credentials import Credentials, Insecure, MutualTls, ServerTls, TrustServer
@@ -139,3 +140,49 @@ def test_a_removed_neighbour_is_sent_nothing(group: Group) -> None:
     assert eventually(lambda: run.report(2)["to"].get("1", {}).get("attempts", 0) >= 2)
     assert group.agents[1].counters.told()["received_letters"] == 1
     assert group.agents[1].counters.told()["refused"] == {}
+
+
+def test_a_revoked_certificate_is_not_taken_for_letters_of_any_round_nor_after_a_restart(group: Group) -> None:
+    assert post(group, 1, 1, [0]) == 0
+    out = group.cards[1].fingerprint
+    # Node 1 is still in the table, and was heard in round 1: what is revoked outranks both.
+    group.agents[0].begin(group.table(0, 2, revoked=[out]))
+    group.agents[1].begin(group.table(1, 2))
+    assert post(group, 1, 2, [0]) == 0
+    assert group.agents[1].run(RUN).report(2)["to"]["0"]["code"] == "revoked"
+    assert group.agents[0].run(RUN).fetch(1, 1) is None, "nor is what it sent before given to the node"
+
+    def dialled() -> None:
+        transport = GrpcTransport(of(pair("node 1")), LIMITS.transport())
+        hello = Hello(purpose=LETTERS, run=RUN, node=1, data={"nonce": "0" * 64})
+        with pytest.raises(TransportError, match="was revoked"):
+            transport.dial(group.cards[0].address, hello, timeout_s=20.0)
+
+    dialled()
+    assert post(group, 0, 2, [1], wait_s=0.0) == 1, "and nothing is sent to it"
+    run = group.agents[0].run(RUN)
+    assert eventually(lambda: run.report(2)["to"].get("1", {}).get("attempts", 0) >= 2)
+    assert group.agents[1].counters.told().get("received_letters", 0) == 0
+    port = group.agents[0].port
+    group.stop(0)
+    group.start(0, port)
+    group.agents[0].begin(group.table(0, 3))
+    dialled()
+    assert group.agents[0].counters.told()["refused"]["revoked"] >= 1
+    assert post(group, 2, 1, [0]) == 0, "its neighbours are heard as before"
+
+
+def test_a_relay_hands_nothing_to_whose_certificate_is_revoked(tmp_path: Path) -> None:
+    with Group(tmp_path, [0, 1], relay=True) as group:
+        assert group.relay is not None
+        far = {node: card.model_copy(update={"address": "127.0.0.1:9"}) for node, card in group.cards.items()}
+        relay = group.relay.card
+        links = [(0, 1), (1, 0)]
+        group.relay.begin(RoundTable(run=RUN, round=1, neighbours=group.cards, links=links))
+        group.agents[0].begin(group.table(0, 1, neighbours={1: far[1]}, relay=relay, direct_s=0.2))
+        assert post(group, 0, 1, [1]) == 0  # it lies at the relay
+        table = RoundTable(run=RUN, round=2, links=links, neighbours=group.cards, revoked=[group.cards[1].fingerprint])
+        group.relay.begin(table)
+        group.agents[1].begin(group.table(1, 1, relay=relay))
+        assert eventually(lambda: group.relay.counters.told()["refused"].get("revoked", 0) >= 2)  # type: ignore[union-attr]
+        assert group.agents[1].counters.told().get("received_letters", 0) == 0

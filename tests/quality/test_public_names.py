@@ -436,6 +436,7 @@ PUBLIC = {
         "Packet",
         "RelayMailbox",
         "RelayStore",
+        "RevokedPeers",
         "RoundTable",
         "SharedFolder",
         "SharedMemoryMailbox",

@@ -13,6 +13,8 @@ from test_gossip import NODES, Drawn, make_app, model
 
 from flower_edge.clients import answer_agent, answer_properties
 from flower_edge.codecs import Delta, Half
+from flower_edge.errors import PeerError
+from flower_edge.peers.revoked import REVOKED_VARIABLE, RevokedPeers, revoked_as_bytes
 from flower_edge.runtime import LocalGrid
 from flower_edge.runtime.clock.round_clock import RoundClock
 from flower_edge.store import RunFolder
@@ -118,3 +120,49 @@ def test_nodes_without_an_agent_are_left_out_and_told_of(tmp_path: Path, caplog:
         assert "no agent is known of 1 workers" in caplog.text
         assert result.arrays is not None
         assert np.isfinite(arrays_of(result.arrays)["weight"]).all()
+
+
+def test_whose_certificate_is_revoked_is_in_no_table_from_the_next_round_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed = tmp_path / "revoked.json"
+    with Group(tmp_path, range(3)) as group:
+        out = group.cards[2].fingerprint
+        tables: list[Any] = []
+
+        def look(number: int, arrays: Any) -> None:
+            if number == 2:
+                listed.write_bytes(revoked_as_bytes([out]))
+            runs = group.agents[0].status()["runs"]
+            tables.extend(group.agents[0].run(run["run"]).standing.table for run in runs)
+
+        nodes = [{**node, "num-partitions": 3} for node in nodes_of(group)]
+        strategy = Gossip(mailbox=Direct(wait_s=120.0, revoked=str(listed)), fraction_evaluate=0.0)
+        with LocalGrid(app_with_agent(), nodes) as grid:
+            result = strategy.start(RoundClock(grid), model(), 4, evaluate_fn=look)
+        assert [(table.round, sorted(table.neighbours), table.revoked) for table in tables] == [
+            (1, [1, 2], []), (2, [1, 2], []), (3, [1], [out]), (4, [1], [out]),
+        ]  # fmt: skip
+        assert all(2 not in table.hears for table in tables[2:])
+        assert all(sender != 2 for table in tables[2:] for _, sender in table.owed)
+        assert "the certificate of node" in caplog.text
+        assert result.arrays is not None
+
+
+def test_a_list_that_was_read_holds_when_it_cannot_be_read_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = tmp_path / "revoked.json"
+    monkeypatch.setenv(REVOKED_VARIABLE, str(listed))
+    revoked = RevokedPeers()
+    assert revoked.now() == ()
+    listed.write_bytes(revoked_as_bytes(["ab" * 32, "cd" * 32]))
+    assert revoked.now() == ("ab" * 32, "cd" * 32)
+    listed.write_text('{"fingerprints": ["half')
+    assert revoked.now() == ("ab" * 32, "cd" * 32)
+    with pytest.raises(PeerError, match="cannot be read"):
+        RevokedPeers().now()
+    listed.unlink()
+    assert revoked.now() == ("ab" * 32, "cd" * 32)
+    monkeypatch.delenv(REVOKED_VARIABLE)
+    assert RevokedPeers().now() == ()

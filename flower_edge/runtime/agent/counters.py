@@ -89,6 +89,16 @@ class RoundFigures:
         """What the worker took to decode and mix it."""
         self._of(round, "from", node)["decode_mix_s"] = took_s
 
+    def newest(self, most: int = 100) -> dict[str, dict[str, dict[str, Any]]]:
+        """Of each neighbour the round in which it was measured last; of the `most` that were so most lately."""
+        found: dict[str, dict[str, dict[str, Any]]] = {"to": {}, "from": {}}
+        for round_ in sorted(self._rounds, reverse=True):
+            for way, known in found.items():
+                for node, entry in self._rounds[round_][way].items():
+                    if node not in known and len(known) < most:
+                        known[node] = {**entry, "round": round_}
+        return found
+
     def told(self, round: int) -> dict[str, Any]:
         """Of one round."""
         return self._rounds.get(round, {"to": {}, "from": {}})

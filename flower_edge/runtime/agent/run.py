@@ -8,9 +8,11 @@ Everything that was acknowledged is in files, from which a new `Run` goes on.
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +35,8 @@ from .tables import Standing
 __all__ = ["Run"]
 
 _TABLE: Final = "table.json"
+#: What lies in files, and the folder it lies in: to this node, for others, on its way here, from this node.
+_SPOOL: Final = {"received": "in", "to_relay": "relay", "arriving": "part", "posted": "out"}
 
 
 class Run:
@@ -117,7 +121,7 @@ class Run:
     def fetch(self, round: int, sender: int) -> StoredLetter | None:
         """The letter of a neighbour, if it is there."""
         with self.changed:
-            return self._files.letters.get((round, sender))
+            return None if self.standing.is_out(sender) else self._files.letters.get((round, sender))
 
     def forget(self, before_round: int) -> None:
         """Give up what was posted and what came in earlier rounds."""
@@ -131,6 +135,7 @@ class Run:
         """For a status."""
         with self.changed:
             table, fetcher, boxes = self.standing.table, self._fetcher, list(self._files.letters)
+            measured = self.figures.newest()
         return {
             "run": table.run,
             "round": table.round,
@@ -140,6 +145,8 @@ class Run:
             "pending": self._deliveries.pending(),
             "links": self._deliveries.told(),
             "relay_connected": None if fetcher is None else fetcher.connected,
+            "spool_bytes": {what: _bytes_in(self.folder / name) for what, name in _SPOOL.items()},
+            "measured": measured,
         }
 
     def report(self, round: int) -> dict[str, Any]:
@@ -241,7 +248,9 @@ class Run:
     # -- what a relay hands out: `fetching.RelayOwner` ----------------------------------------------------------------
 
     def waiting_for(self, dst: int) -> tuple[Box, StoredLetter] | None:
-        """The first letter for a node."""
+        """The first letter for a node; none for one that was taken out."""
+        if self.standing.is_out(dst):
+            return None
         boxes = [box for box in self._files.letters if len(box) == 3 and box[0] == dst]
         return (min(boxes), self._files.letters[min(boxes)]) if boxes else None
 
@@ -269,3 +278,12 @@ class Run:
 
     def _take_relayed(self, connection: Connection) -> None:
         self.take_from(connection, None, relayed=True)
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # it was taken meanwhile
+                total += entry.stat(follow_symlinks=False).st_size
+    return total

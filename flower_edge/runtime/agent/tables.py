@@ -39,6 +39,8 @@ class Standing:
         self._keep_from = 0
         # Where to deliver what was posted in an earlier round, to nodes that are no neighbours now.
         self._last: dict[int, tuple[int, Card]] = {}
+        # For good: who was taken out does not come back under the same certificate.
+        self._revoked: set[str] = set()
         self._note(table)
 
     def update(self, table: RoundTable) -> None:
@@ -57,6 +59,7 @@ class Standing:
         self._note(table)
 
     def _note(self, table: RoundTable) -> None:
+        self._revoked.update(table.revoked)
         self._last.update((node, (table.round, card)) for node, card in table.neighbours.items())
         self._hears.setdefault(table.round, set()).update(table.hears)
         self._links.setdefault(table.round, set()).update(table.links)
@@ -78,7 +81,10 @@ class Standing:
 
     def card(self, node: int) -> Card | None:
         """The agent of a neighbour; None for everybody else."""
-        return self.table.neighbours.get(node)
+        return self._unless_revoked(self.table.neighbours.get(node))
+
+    def _unless_revoked(self, card: Card | None) -> Card | None:
+        return None if card is not None and card.fingerprint in self._revoked else card
 
     def sender_card(self, node: int) -> Card | None:
         """The agent of somebody from whom a letter may come: a neighbour, or one heard in a round that is kept.
@@ -87,20 +93,26 @@ class Standing:
         """
         card = self.card(node)
         if card is None and node in self._last and any(node in nodes for nodes in self._hears.values()):
-            return self._last[node][1]
+            return self._unless_revoked(self._last[node][1])
         return card
 
     def last_card(self, node: int, round: int) -> Card | None:
         """The agent to which a packet of that round is delivered, where it is no neighbour now but was one then."""
         until, card = self._last.get(node, (-1, None))
-        return card if round <= until else None
+        return self._unless_revoked(card) if round <= until else None
+
+    def is_out(self, node: int) -> bool:
+        """Whether the certificate under which this node was known last is revoked."""
+        _, card = self._last.get(node, (-1, None))
+        return card is not None and card.fingerprint in self._revoked
 
     def check_peer(self, node: int, fingerprint: str | None) -> None:
         """Pass, or refuse somebody who is not this neighbour.
 
         Raises:
-            TransportRefused: `not-neighbour`.
+            TransportRefused: `not-neighbour`, `revoked`.
         """
+        self._check_revoked(fingerprint)
         card = self.sender_card(node)
         if card is None or fingerprint is None or card.fingerprint != fingerprint:
             raise TransportRefused(
@@ -128,7 +140,11 @@ class Standing:
             # Before anything else: who is a neighbour then is not known yet.
             code = "not-yet" if header.round - self.table.round < _AHEAD else "future-round"
             raise TransportRefused(f"round {header.round} has not begun here, it is {self.table.round}", code)
+        if not relayed:
+            self._check_revoked(fingerprint)
         card = self.sender_card(header.src)
+        if card is None and self.is_out(header.src):
+            raise TransportRefused(f"the certificate of node {header.src} was revoked", "revoked")
         if card is None:
             raise TransportRefused(f"node {header.src} is no neighbour in this round", "not-neighbour")
         if not relayed and fingerprint != card.fingerprint:
@@ -139,6 +155,10 @@ class Standing:
             raise TransportRefused(f"a letter to node {header.dst}; this is not its agent", "other-node")
         self._check_round(header, mine)
         return (header.round, header.src) if mine else (header.dst, header.round, header.src)
+
+    def _check_revoked(self, fingerprint: str | None) -> None:
+        if fingerprint in self._revoked:
+            raise TransportRefused(f"certificate {str(fingerprint)[:16]}… was revoked; join anew", "revoked")
 
     def _check_round(self, header: LetterHeader, mine: bool) -> None:
         if header.round < self._keep_from:
@@ -160,6 +180,7 @@ class Standing:
             "hears": [[round_, sorted(nodes)] for round_, nodes in self._hears.items()],
             "links": [[round_, sorted(links)] for round_, links in self._links.items()],
             "keep_from": self._keep_from,
+            "revoked": sorted(self._revoked),
             "last": {str(node): [until, card.model_dump()] for node, (until, card) in self._last.items()},
         }
         beside = path.with_suffix(".new")
@@ -176,6 +197,7 @@ class Standing:
             found._hears = {int(round_): set(nodes) for round_, nodes in told["hears"]}
             found._links = {int(round_): {(a, b) for a, b in links} for round_, links in told["links"]}
             found._keep_from = int(told["keep_from"])
+            found._revoked = {str(one) for one in told.get("revoked", [])}
             found._last = {int(node): (int(until), Card(**card)) for node, (until, card) in told["last"].items()}
         except (OSError, ValueError, KeyError, TypeError, PeerError):
             return None

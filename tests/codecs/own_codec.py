@@ -17,6 +17,8 @@ from flower_edge.errors import CodecError
 class Ternary(VectorCodec):
     """Two bits a number: -s, 0 or s, with s the mean size of the numbers that are not taken for 0.
 
+    Source: Li, Zhang, Liu, "Ternary weight networks", 2016, where the threshold is 0.7.
+
     Attributes:
         threshold: numbers smaller than this part of the mean size are taken for 0.
     """

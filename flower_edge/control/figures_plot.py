@@ -1,7 +1,8 @@
 """The pictures of [1], FIGS. 8 to 11, from plain arrays: latency, regret, one device's accuracy, accuracy over time.
 
-They draw into a file; what is drawn was computed elsewhere. Several seeds of a controller are a line (the median) in a
-band (from the least to the greatest). FIGS. 6 and 7, the network itself, are drawn by `topology.network_plot`.
+They draw into a file, with a table beside it (CSV); what is drawn was computed elsewhere. Several seeds of a controller
+are a line (the median) in a band (from the least to the greatest). FIGS. 6 and 7, the network itself, are drawn by
+`topology.network_plot`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..coverage.drawing import colour, new_figure, save
+from ..coverage.drawing import beside, colour, new_figure, save
 from ..errors import DataError
 from ..topology.rows import Floats
 
@@ -128,7 +129,18 @@ def _plot(
     if title:
         axes.set_title(title)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    return save(figure, path)
+    return beside(save(figure, path), [across, *curves], _table(curves))
+
+
+def _table(curves: Mapping[str, Curve]) -> list[list[object]]:
+    """A line for each place across, of the medians over seeds; None where a curve has nothing there."""
+    read: dict[float, dict[str, float]] = {}
+    for name, (x, y) in curves.items():
+        rows = _rows(y)
+        for k, at in enumerate(np.asarray(x, np.float64).tolist()):
+            if not np.isnan(rows[:, k]).all():
+                read.setdefault(at, {})[name] = float(np.nanmedian(rows[:, k]))
+    return [[at, *(read[at].get(name) for name in curves)] for at in sorted(read)]
 
 
 def _line(axes: Axes, k: int, name: str, x: Floats, y: Floats) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .drawing import answers, colour, new_figure, save, shown_nodes
+from .drawing import answers, beside, colour, new_figure, save, shown_nodes
 from .located import Located
 from .moves import moves_between
 
@@ -32,6 +32,8 @@ def plot_attachment(
     title: str | None = None,
 ) -> Path:
     """Draw a row per terminal: coloured by its cell, empty while out of coverage, a tick where it was handed over.
+
+    A table beside it, a CSV file of the same name, has the share of the time in each cell and the handovers.
 
     Args:
         located: who is where.
@@ -54,7 +56,8 @@ def plot_attachment(
     figure, axes = new_figure("a timeline of cells", 9.0, float(np.clip(1.8 + 0.13 * len(shown), 3.0, 12.0)))
     from matplotlib.patches import Patch
 
-    handed_over = 0
+    handed_over, lines = 0, []
+    lasts_s = np.diff(times)
     for row, node in enumerate(shown):
         cells = where[:, node]
         starts = np.flatnonzero(np.diff(cells, prepend=cells[0] - 1))
@@ -67,6 +70,9 @@ def plot_attachment(
         at_s = times[1:][moves_between(cells[:-1], cells[1:]).handed_over]
         axes.vlines(at_s, row - 0.5, row + 0.5, colors="black", lw=1.4)
         handed_over += len(at_s)
+        # In a cell from one time to the next.
+        shares = [float(lasts_s[cells[:-1] == cell].sum() / lasts_s.sum()) for cell in range(-1, len(located.cells))]
+        lines.append([int(node), len(at_s), *(f"{share:.0%}" for share in (*shares[1:], shares[0]))])
 
     axes.set_xlim(times[0], times[-1])
     axes.set_ylim(len(shown) - 0.4, -0.6)
@@ -79,4 +85,4 @@ def plot_attachment(
     if len(located.cells) <= _LEGEND:
         handles = [Patch(color=colour(i), label=name) for i, name in enumerate(located.cells)]
         figure.legend(handles=handles, loc="outside lower center", ncols=7, frameon=False, fontsize=9)
-    return save(figure, path)
+    return beside(save(figure, path), ["terminal", "handed over", *located.cells, "out of coverage"], lines)

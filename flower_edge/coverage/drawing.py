@@ -1,11 +1,14 @@
-"""What the pictures of this room have in common: a figure, colours that can be told apart, a file.
+"""What pictures have in common: a figure, colours that can be told apart, a file, the table beside it.
 
 matplotlib is imported when called, and none of its global state is touched. What is drawn is decided by the callers.
 """
 
 from __future__ import annotations
 
+import csv
+import math
 import os
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GREY", "answers", "colour", "new_figure", "save", "shown_nodes"]
+__all__ = ["GREY", "answers", "beside", "colour", "new_figure", "save", "shown_nodes"]
 
 #: Okabe and Ito's palette for all kinds of colour vision, without black and in an order that puts unlike ones first.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -65,6 +68,27 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     # No date, so that the same picture is the same file.
     figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return path
+
+
+def beside(picture: Path, head: Sequence[object], lines: Iterable[Sequence[object]]) -> Path:
+    """Write the table beside a picture, for who cannot see it: a CSV file of its name, which a report shows with it.
+
+    Floats are written with six digits; None and NaN are a dash.
+
+    Returns:
+        The path of the picture.
+    """
+    with picture.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows([_told(value) for value in line] for line in lines)
+    return picture
+
+
+def _told(value: object) -> object:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.6g}"
+    return "-" if value is None else value
 
 
 def answers(located: Located, times_s: list[float]) -> list[Indices]:

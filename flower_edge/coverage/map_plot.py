@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import ConfigError
 from .absences import OutOfCoverage
 from .arguments import Floats
-from .drawing import GREY, answers, colour, new_figure, save, shown_nodes
+from .drawing import GREY, answers, beside, colour, new_figure, save, shown_nodes
 from .located import ByPosition, Located
 from .moves import moves_between
 from .regions import Regions
@@ -35,6 +35,8 @@ def plot_map(
     Ways are thin and grey; each ends in a dot, in the colour of the cell the terminal is in at the last time, hollow
     where it is out of coverage. A cross marks where a terminal was first seen in another cell than the time before: the
     denser the times, the nearer to where it was handed over.
+
+    A table beside it, a CSV file of the same name, has the cells: where, how large, and who is there at the last time.
 
     Args:
         located: `ByPosition`, or absences (`OutOfCoverage`) around one.
@@ -101,7 +103,14 @@ def plot_map(
         Line2D([], [], ls="", marker="x", ms=5, color="black", label=f"handed over ({len(crossed_m)})"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return save(figure, path)
+    lines = [
+        [name, float(at_m[0]), float(at_m[1]), float(radius_m), int((last == i).sum())]
+        for i, (name, at_m, radius_m) in enumerate(
+            zip(regions.names, regions.positions_m, regions.radius_m, strict=True)
+        )
+    ]
+    head = ["edge", "x (m)", "y (m)", "radius (m)", f"terminals at {times[-1]:g} s"]
+    return beside(save(figure, path), head, [*lines, ["none", None, None, None, outside]])
 
 
 def _extent_m(regions: Regions, ways_m: Floats) -> tuple[Floats, Floats]:

@@ -1,6 +1,6 @@
 """A partition as a picture: one bar per node, one colour per label.
 
-It draws into a file and touches no global state of matplotlib, which it imports when called.
+It draws into a file, with a table beside it, and touches no global state of matplotlib, which it imports when called.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
+from ..coverage.drawing import beside
 from .extras import missing_extra
 from .partition import Partition
 
@@ -23,6 +24,8 @@ def plot_partition(
     partition: Partition, labels: ArrayLike, path: str | os.PathLike[str], *, title: str | None = None
 ) -> Path:
     """Draw how many samples of each label every node holds, as stacked bars, and save it as PNG.
+
+    A table beside it, a CSV file of the same name, has the numbers.
 
     Args:
         partition: who holds what.
@@ -79,4 +82,5 @@ def plot_partition(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
-    return path
+    head = ["node", *(f"label {label}" for label in range(classes))]
+    return beside(path, head, [[node, *row] for node, row in enumerate(counts.tolist())])

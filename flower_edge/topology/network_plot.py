@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..coverage.drawing import GREY, colour, new_figure, save
+from ..coverage.drawing import GREY, beside, colour, new_figure, save
 from ..errors import ConfigError, TopologyError
 from .rows import Floats
 from .topology import Topology
@@ -31,6 +31,9 @@ def plot_networks(
 
     A link is drawn in two halves; the half next to a node is as wide as the weight this node gives to the other one. A
     link in use in one direction only ends half-way. Widths can be compared between the networks.
+
+    A table beside it, a CSV file of the same name, has for each node and network to how many it listens, and the weight
+    it gives to all of them together.
 
     Args:
         topology: the links.
@@ -69,7 +72,12 @@ def plot_networks(
     axes[0].set_ylabel("y (m)")
     if title is not None:
         figure.suptitle(title)
-    return save(figure, path)
+    head = ["node", *(f"{name}: {what}" for name in drawn for what in ("listens to", "weight given"))]
+    lines = []
+    for i in range(topology.nodes):
+        rows = [weights[topology.row(i)] for _, weights in drawn.values()]
+        lines.append([i, *(told for row in rows for told in (int((row > 0).sum()), round(float(row.sum()), 4)))])
+    return beside(save(figure, path), head, lines)
 
 
 def _checked(

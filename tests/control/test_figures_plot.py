@@ -62,3 +62,9 @@ def test_numbers_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
         plot_latency({}, tmp_path / "x.png")
     with pytest.raises(ConfigError, match=r"neither \.png nor \.svg"):
         plot_latency({"dcent": np.ones(3)}, tmp_path / "x.jpg")
+
+
+def test_the_table_beside_a_picture_has_a_line_for_each_place_across(tmp_path: Path) -> None:
+    plot_latency({"equal": [[1.0, 2.0], [3.0, 4.0]], "other": [0.5, np.nan]}, tmp_path / "f.png")
+    lines = (tmp_path / "f.csv").read_text().splitlines()
+    assert lines == ["round,equal,other", "1,2,0.5", "2,3,-"]

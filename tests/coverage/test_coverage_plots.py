@@ -53,6 +53,25 @@ def test_a_timeline_names_its_cells_and_counts_handovers(tmp_path: Path) -> None
         assert expected in words
 
 
+def test_the_tables_beside_them_say_the_same_in_numbers(tmp_path: Path) -> None:
+    plot_map(CROSSING, TIMES_S, tmp_path / "map.svg")
+    assert (tmp_path / "map.csv").read_text().splitlines() == [
+        "edge,x (m),y (m),radius (m),terminals at 100 s",
+        "left,0,0,150,1",
+        "right,200,0,150,0",
+        "none,-,-,-,1",
+    ]
+    plot_attachment(CROSSING, TIMES_S, tmp_path / "time.svg")
+    head, moved, stood = (line.split(",") for line in (tmp_path / "time.csv").read_text().splitlines())
+    assert head == ["terminal", "handed over", "left", "right", "out of coverage"]
+    assert stood == ["1", "0", "100%", "0%", "0%"]
+    # At 4 m/s it leaves the left one after 150 m, unless the right one has it already, and the right one after 350 m.
+    assert moved[:2] == ["0", "1"]
+    shares = [int(share.rstrip("%")) for share in moved[2:]]
+    assert sum(shares) == pytest.approx(100, abs=1)
+    assert shares[2] == pytest.approx(12.5, abs=2)
+
+
 def test_pictures_of_many_cells_and_of_absences_can_be_drawn_too(tmp_path: Path) -> None:
     many = ByPosition(RandomWalk(80, (500.0, 500.0), 5.0, 20.0, 0), Regions.grid(16, (500.0, 500.0)))
     for path in (

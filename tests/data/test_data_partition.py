@@ -235,6 +235,10 @@ def test_the_picture_is_a_png_and_leaves_pyplot_alone(tmp_path: Path, classes: i
     path = plot_partition(iid(labels, 12, seed=0), labels, tmp_path / "new" / "picture.png", title="demo")
     assert path.read_bytes().startswith(b"\x89PNG\r\n")
     assert path.stat().st_size > 5_000
+    head, *lines = path.with_suffix(".csv").read_text().splitlines()
+    assert head.split(",")[:2] == ["node", "label 0"]
+    assert [line.split(",")[0] for line in lines] == [str(node) for node in range(12)]
+    assert sum(int(count) for line in lines for count in line.split(",")[1:]) == 1240
     import sys
 
     pyplot = sys.modules.get("matplotlib.pyplot")

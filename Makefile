@@ -52,9 +52,11 @@ lint: install  ## ruff, mypy --strict, import contracts, the site without a warn
 	cd $(TREE) && PYTHONPATH=. ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
 	$(MAKE) docs
 
-docs: install  ## the documents as a site in build/site; a lost link or page is an error
+docs: install  ## the documents as a site in build/site; a lost link or page, or a request to another host, is an error
 	@rm -rf $(TREE) && mkdir -p $(TREE) && cp -r flower_edge $(TREE)/ && cp -r strategies clients $(TREE)/flower_edge/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@! grep -rlE --include='*.html' '<(script|img|iframe)[^>]* src="https?:|<link[^>]* href="https?:' build/site \
+		|| { echo 'these pages ask another host for something'; exit 1; }
 
 bench: install  ## the quick form of every benchmark
 	$(BIN)/python -m benchmarks.simulation --quick

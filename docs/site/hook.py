@@ -77,6 +77,22 @@ def relinked(text: str, path: str) -> str:
     return "".join(part if part.startswith("```") else _LINK.sub(relink, part) for part in parts)
 
 
+def reference_page(room: str) -> str:
+    """Where the site has a room's reference."""
+    return f"reference/{room.removeprefix('flower_edge.')}.md"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the scenarios and the reference into the menu, before its last part: nobody has to list them."""
+    scenarios = [path for path in MOVED.values() if path.startswith("scenarios/")]
+    made = [
+        {"Scenarios": [{Path(path).stem.replace("_", " "): path} for path in scenarios]},
+        {"Reference": [{room.removeprefix("flower_edge."): reference_page(room)} for room in rooms()]},
+    ]
+    config.nav = [*config.nav[:-1], *made, config.nav[-1]]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from elsewhere, their pictures, and a page of reference for each room."""
     for origin, moved in MOVED.items():
@@ -88,7 +104,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 files.append(File.generated(config, found, abs_src_path=str(ROOT / picture)))
     for room in rooms():
         heading = f"# `{room}`\n\n::: {room}\n"
-        files.append(File.generated(config, f"reference/{room.removeprefix('flower_edge.')}.md", content=heading))
+        files.append(File.generated(config, reference_page(room), content=heading))
     return files
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from document_program import DOCUMENTS
@@ -47,5 +47,13 @@ def test_every_page_is_in_the_menu_once(hook: ModuleType) -> None:
     menu = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
     listed = sorted(re.findall(r"([\w/]+\.md)$", menu, flags=re.M))
     here = [path.relative_to(ROOT / "docs").as_posix() for path in DOCUMENTS if path.parent == ROOT / "docs"]
-    reference = [f"reference/{room.removeprefix('flower_edge.')}.md" for room in PUBLIC]
-    assert listed == sorted([*here, *hook.MOVED.values(), *reference])
+    moved = [path for path in hook.MOVED.values() if not path.startswith("scenarios/")]
+    assert listed == sorted([*here, *moved])
+
+
+def test_scenarios_and_rooms_are_put_into_the_menu(hook: ModuleType) -> None:
+    made = hook.on_config(SimpleNamespace(nav=[{"Start": ["index.md"]}, {"Facts": ["sources.md"]}])).nav
+    assert [next(iter(part)) for part in made] == ["Start", "Scenarios", "Reference", "Facts"]
+    pages = [path for part in made[1:3] for entries in part.values() for entry in entries for path in entry.values()]
+    scenarios = [f"scenarios/{path.parent.name}.md" for path in sorted(ROOT.glob("scenarios/*/README.md"))]
+    assert pages == [*scenarios, *(f"reference/{room.removeprefix('flower_edge.')}.md" for room in sorted(PUBLIC))]

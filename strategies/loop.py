@@ -23,7 +23,7 @@ from flower_edge.monitoring.links import Link, links_row
 from flower_edge.rounds import Round
 from flower_edge.runtime.abilities import now_s
 from flower_edge.runtime.exchange import evaluate_once, train_once
-from flower_edge.runtime.generators import generator_state, restore_generators
+from flower_edge.runtime.generators import generator_state, give_threads_their_own_jitter, restore_generators
 from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
 from flower_edge.runtime.wrapped_grid import grid_state, load_grid_state
 from flower_edge.store.rows import Row
@@ -225,6 +225,7 @@ def drive(
     if wanted_by_environment():
         log_to_json()
     log_about(run=None if run is None else run.path.name)
+    give_threads_their_own_jitter()
     result, arrays, first = Result(), initial_arrays, 1
     session = _Session(work, grid, run, train_config, evaluate_config)
     refusals = 0

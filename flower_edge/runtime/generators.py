@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from .flower_private_jitter import give_threads_their_own_jitter
+
 __all__ = [
     "blocks_open",
     "derive_seed",
     "generator_state",
+    "give_threads_their_own_jitter",
     "kept_generators",
     "restore_generators",
     "seeded_call",

@@ -30,6 +30,7 @@ from .abilities import awaits
 from .error_codes import MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, REPLY_UNAVAILABLE
 from .flower_private import clone_message, set_metadata
 from .flower_private_grid import take_whole_replies
+from .flower_private_jitter import give_threads_their_own_jitter
 from .node_properties import PROPERTIES, Property, properties_of
 from .wrapped_grid import WrappedGrid, chain, undisturbed
 
@@ -164,6 +165,7 @@ class GridProxy(WrappedGrid):
             )
         for link in chain(inner):
             take_whole_replies(link)
+        give_threads_their_own_jitter()
         quorum_count(quorum, 1)
         if expected_nodes is not None and expected_nodes < 1:
             raise ConfigError(f"expected_nodes = {expected_nodes}: expected 1 or more, or None not to wait")

@@ -8,6 +8,7 @@ One line of JSON goes in per program, the arguments of `_become` and `timeout_s`
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -118,6 +119,9 @@ def _serve() -> None:
         except ImportError:
             traceback.print_exc()  # the document that needs it will say so
     assert _threads() == 1, "a process with threads is not forked"
+    # Flower's records collect garbage when they are converted: what is here already need not be looked at each time.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         job = json.loads(line)
         timeout_s = job.pop("timeout_s")

@@ -125,10 +125,10 @@ def packet(sender: int, round: int = 1, sequence: int = 0, payload: bytes = b"mo
 
 
 class AgentProcesses:
-    """`flower-edge agent` as processes of their own; ends those it started and no others."""
+    """`flower-edge agent` as processes of their own, with `more` options; ends those it started and no others."""
 
-    def __init__(self, folder: Path, nodes: Iterable[int]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, nodes: Iterable[int], *more: str) -> None:
+        self.folder, self._more = folder, more
         self.processes: dict[int, subprocess.Popen[str]] = {}
         self.told: dict[int, dict[str, Any]] = {}
         (folder / "ca.pem").write_bytes(authority().certificate_pem)
@@ -144,7 +144,7 @@ class AgentProcesses:
         """Listens where it did before."""
         listen = self.told[node]["listening"] if node in self.told else "127.0.0.1:0"
         command = [sys.executable, "-m", "flower_edge.cli.main", "agent", "--json", "--listen", listen]
-        command += ["--folder", str(self.folder / str(node))]
+        command += ["--folder", str(self.folder / str(node)), *self._more]
         for option, name in (("certificate", f"{node}.pem"), ("key", f"{node}.key"), ("authority", "ca.pem")):
             command += [f"--{option}", str(self.folder / name)]
         return command

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from ..errors import ConfigError
+from .served_beside import Address, MetricsOption, MetricsTokenOption, address_of, serve_metrics
 from .split_edge import read_pem
 
 __all__ = ["register"]
@@ -52,6 +53,8 @@ def agent(
     durable: Annotated[
         bool, typer.Option("--durable", help="Acknowledge only what the disk has: survives a power cut too.")
     ] = False,
+    metrics: MetricsOption = "",
+    metrics_token: MetricsTokenOption = None,
     status: Annotated[
         bool, typer.Option("--status", help="Ask the agent that runs, at --socket, what it is and has done.")
     ] = False,
@@ -73,6 +76,7 @@ def agent(
     if status:
         _tell(where, as_json)
         return
+    from ..monitoring.agent_exporter import AgentExporter
     from ..runtime.agent.agent import Agent
     from ..runtime.agent.settings import AgentLimits
     from ..transport.credentials import MutualTls, split_address
@@ -84,8 +88,8 @@ def agent(
         )
     if not 0 < letter_mb < 1e9:
         raise ConfigError(f"--letter-mb {letter_mb:g}: expected a number above 0")
-    free = listen.endswith(":0")
-    host, port = split_address(f"{listen[:-2]}:1" if free else listen)
+    host, port = address_of(listen)
+    numbers_at = Address.of("--metrics", metrics, metrics_token)
     if address:
         split_address(address)
     elif host in ("0.0.0.0", "::"):
@@ -93,32 +97,38 @@ def agent(
             f"--listen {listen}: neighbours cannot dial that; give the name they know: --address host:port"
         )
     credentials = MutualTls(read_pem(certificate), read_pem(key), read_pem(authority))
+    ended: list[int] = []
+    # No lock in a handler: it may come while this thread holds that lock.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: ended.append(number))
     served = Agent(
         folder,
         credentials,
         host,
-        0 if free else port,
+        port,
         address=address,
         socket=socket,
         limits=AgentLimits(letter_bytes=int(letter_mb * 1e6)),
         durable=durable,
     )
     try:
+        # First: a port for numbers that is taken is told before neighbours are let in.
+        numbers = None
+        if numbers_at is not None:
+            numbers = serve_metrics(AgentExporter(served.status).metrics, numbers_at, (certificate, key))
         served.open()
     except BaseException:
         served.close()
         raise
-    ended: list[int] = []
-    # No lock in a handler: it may come while this thread holds that lock.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: ended.append(number))
     card = served.card
+    told: dict[str, Any] = {} if numbers is None else {"metrics": numbers.url}
     if as_json:
-        typer.echo(
-            json.dumps({"listening": f"{host}:{served.port}", "socket": str(served.socket), "card": card.model_dump()})
-        )
+        told |= {"listening": f"{host}:{served.port}", "socket": str(served.socket), "card": card.model_dump()}
+        typer.echo(json.dumps(told))
     else:
         typer.echo(f"flower-edge agent: {card.address}, for the node with agent='{served.socket}'; Ctrl-C ends it")
+        if numbers is not None:
+            typer.echo(f"flower-edge agent: metrics at {numbers.url}")
     sys.stdout.flush()
     while not ended:
         time.sleep(_LOOK_S)

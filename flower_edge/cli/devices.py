@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ..errors import ConfigError, EdgeError
+from ..errors import ConfigError
 from .up import StateOption, parse_duration
 
 if TYPE_CHECKING:
+    from ..enrolment.book import EnrolmentBook
     from ..enrolment.server_folder import ServerFolder
 
 __all__ = ["register"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 _DEFAULT = Path("flower-edge-server")
+#: For `up` to tell Flower of a device that is out.
+_FLOWER_S: Final = 60.0
 
 verbs = typer.Typer(
     help="Devices of a `flower-edge up` on this machine: list them, invite more, remove one.", no_args_is_help=True
@@ -31,7 +34,11 @@ def register(app: typer.Typer) -> None:
 
 
 @verbs.command("list")
-def show(state: StateOption = _DEFAULT, as_json: JsonOption = False) -> None:
+def show(
+    state: StateOption = _DEFAULT,
+    removed: Annotated[bool, typer.Option("--removed", help="Those that were removed or have left, too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """List the devices that have joined, whether `up` runs or not.
 
     Exit code: 0 listed; 2 the folder is not one of `up`.
@@ -43,7 +50,7 @@ def show(state: StateOption = _DEFAULT, as_json: JsonOption = False) -> None:
 
     from ..enrolment.book import EnrolmentBook
 
-    devices = EnrolmentBook(_folder(state).book).devices()
+    devices = EnrolmentBook(_folder(state).book).devices(removed=removed)
     if as_json:
         rows = [{"name": d.name, "node_id": d.node_id, "state": d.state, "since_s": d.since_s} for d in devices]
         print(json.dumps({"devices": rows}, indent=2))
@@ -86,27 +93,36 @@ def remove(
     state: StateOption = _DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a device out for good: lost, stolen or broken. Its key is never taken again. Needs `up` to run.
+    """Take a device out for good: lost, stolen or broken. Its key is never taken again.
 
-    Exit code: 0 removed; 2 there is no such device, or Flower could not be told: then do it again.
+    Its certificate for peers is on the list that runs of this server read before each round. Where `up` runs, this
+    waits until Flower's SuperLink has let the node go; where it does not, `up` sees to that before it serves again.
+
+    Exit code: 0 removed; 2 there is no such device.
 
     Example: flower-edge devices remove raspberrypi-2 --state /srv/flower
     """
     from ..enrolment.book import EnrolmentBook
-    from ..enrolment.superlink import SuperLink
 
     folder = _folder(state)
     book = EnrolmentBook(folder.book)
     found = book.called(device)
-    port = folder.recall("control-port")
-    if found.node_id is not None and isinstance(port, int):
-        try:
-            SuperLink(folder, port).unregister(found.node_id)
-        except EdgeError as error:
-            raise ConfigError(f"{found.name} is still in: {error}; is `flower-edge up` running here?") from None
     book.removed(found.public_key)
-    words = f"{found.name} (node {found.node_id}) is out; its key is not taken again"
-    print(json.dumps({"removed": found.name, "node_id": found.node_id}) if as_json else words)
+    serves, told, latest_s = folder.in_use, _told(book, found.public_key), time.monotonic() + _FLOWER_S
+    while serves and not told and time.monotonic() < latest_s:
+        time.sleep(0.2)
+        serves, told = folder.in_use, _told(book, found.public_key)
+    if as_json:
+        print(json.dumps({"removed": found.name, "node_id": found.node_id, "flower_told": told}))
+        return
+    print(f"{found.name} (node {found.node_id}) is out; its key is not taken again")
+    if not told:
+        later = "as soon as the SuperLink answers" if serves else "when it is started, before it serves"
+        print(f"Flower does not know it yet: `flower-edge up` tells it {later}")
+
+
+def _told(book: EnrolmentBook, public_key: str) -> bool:
+    return all(device.public_key != public_key for device in book.untold())
 
 
 def _folder(state: Path) -> ServerFolder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +66,7 @@ def edge(
     """
     from ..runtime.bridge.keeper import EdgeKeeper, EdgePlan
     from ..runtime.launching.app import parse_run_config
+    from ..runtime.launching.processes import Interrupts
 
     own = auth_supernode_private_key
     if not serve:
@@ -107,17 +107,8 @@ def edge(
     def tell(words: str) -> None:
         typer.echo(json.dumps({"edge": name, "event": words}) if as_json else f"flower-edge edge: {words}")
 
-    keeper = EdgeKeeper(plan, tell)
-    ended: list[int] = []
-    before = {number: signal.signal(number, lambda got, _: ended.append(got)) for number in _ENDING}
-    try:
-        keeper.keep(lambda: bool(ended))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-_ENDING = (signal.SIGTERM, signal.SIGINT)
+    with Interrupts() as interrupts:
+        EdgeKeeper(plan, tell).keep(lambda: interrupts.signal is not None)
 
 
 def _no_use(given: dict[str, object], without: str) -> None:

@@ -71,7 +71,8 @@ def join(
     by systemd, where there is none by a process that starts it again, in Termux by a script. Options of
     `flower-edge node` go behind --. May be done again: what is done already is left, what broke off goes on.
 
-    Exit code: 0 online, or as --foreground says; 2 something could not be done, and what.
+    Exit code: 0 online, or as --foreground says; 2 something could not be done, and what; 130 Ctrl-C: what was done
+    stays, and the same line goes on.
 
     Example: flower-edge join https://edge.example:8000 --token 4f1c... --ca-fingerprint 9b2e...
     --node-config "partition-id=0"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import sys
 from dataclasses import asdict
@@ -137,6 +136,7 @@ def _own_options(settings: Any, given: list[str], roots: Path | None, node_confi
 
 
 def _follow(file: Path, options: list[str], node_config: str, as_json: bool) -> None:
+    from ..runtime.launching.processes import Interrupts
     from ..runtime.warm.attached import Attachment, stay_attached
 
     def command(where: Attachment, count: int) -> list[str]:
@@ -153,16 +153,8 @@ def _follow(file: Path, options: list[str], node_config: str, as_json: bool) -> 
     def tell(words: str) -> None:
         typer.echo(json.dumps({"event": words}) if as_json else f"flower-edge node: {words}")
 
-    ended: list[int] = []
-    before = {number: signal.signal(number, lambda got, _: ended.append(got)) for number in _ENDING}
-    try:
-        stay_attached(file, command, lambda: bool(ended), tell)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+    with Interrupts() as interrupts:
+        stay_attached(file, command, lambda: interrupts.signal is not None, tell)
 
 
 def _become(settings: str, port: int, given: list[str], stock: bool) -> NoReturn:

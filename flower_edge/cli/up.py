@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, EnrolmentError
+from .served_beside import Address, MetricsOption, MetricsTokenOption, address_of, serve_beside
 
 if TYPE_CHECKING:
     from ..enrolment.server import EnrolmentServer
@@ -60,6 +62,21 @@ def up(
     control_port: Annotated[
         int, typer.Option(metavar="PORT", help="Of the control API, on the loopback address; 0 takes a free one.")
     ] = 0,
+    page: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Serve a page of devices and runs, as 127.0.0.1:8809; needs [ui]."),
+    ] = "",
+    page_token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="That it asks for, 16 characters or more; who has it may stop a run. Needed, with TLS, where other "
+            "machines reach it.",
+            envvar="FLOWER_EDGE_PAGE_TOKEN",
+        ),
+    ] = None,
+    metrics: MetricsOption = "",
+    metrics_token: MetricsTokenOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Tell everything as JSON, a document per line.")] = False,
 ) -> None:
     """Serve devices until Ctrl-C: an authority, Flower's SuperLink, a filter before it, and a desk where they join.
@@ -72,33 +89,43 @@ def up(
 
     Example: flower-edge up --state /srv/flower --host edge.example --uses 10 --valid 2d
     """
+    from ..enrolment.listening import bind
     from ..enrolment.server import AppRun, EnrolmentServer, addresses_here
     from ..enrolment.server_folder import ServerFolder
     from ..runtime.launching.processes import Interrupts
-    from ..transport.credentials import split_address
 
-    free = listen.endswith(":0")
-    at, port = split_address(f"{listen[:-2]}:1" if free else listen)
+    at, port = address_of(listen)
     valid_s = parse_duration(valid)
     if uses < 0:
         raise ConfigError(f"--uses {uses}: expected 0 or more")
+    page_at, metrics_at = Address.of("--page", page, page_token), Address.of("--metrics", metrics, metrics_token)
+    for option, beside in (("--page", page_at), ("--metrics", metrics_at)):
+        if beside is not None:
+            # Before Flower is started, which takes seconds.
+            bind(beside.host, beside.port, option).close()
     run = None if app is None else AppRun(app.absolute(), run_config, nodes, again)
-    say = _Saying(as_json)
-    with Interrupts() as interrupts:
+    say, hosts = _Saying(as_json), host or addresses_here()
+    with Interrupts() as interrupts, ExitStack() as stack:
         folder = ServerFolder.at(state)
         say.line("starting", "starting the SuperLink ...")
         server = EnrolmentServer(
-            folder, listen=(at, 0 if free else port), hosts=host or addresses_here(), wheels=wheels, run=run,
-            control_port=control_port, tell=lambda line: say.line("news", line),
+            folder, listen=(at, port), hosts=hosts, wheels=wheels, run=run, control_port=control_port,
+            tell=lambda line: say.line("news", line), ended=lambda: interrupts.signal is not None,
         )  # fmt: skip
-        with server:
-            joined = server.invite(uses=uses, valid_s=valid_s) if uses else ""
-            say.opening(server, joined, uses, valid)
-            while interrupts.signal is None:
-                server.look()
-                say.status(server)
-                time.sleep(0.5)
-            say.line("ending", "ending the SuperLink and all that runs on it ...")
+        try:
+            stack.enter_context(server)
+        except EnrolmentError:
+            if interrupts.signal is None:
+                raise
+            return
+        served = serve_beside(stack, server, hosts, page=page_at, metrics=metrics_at)
+        joined = server.invite(uses=uses, valid_s=valid_s) if uses else ""
+        say.opening(server, joined, uses, valid, served)
+        while interrupts.signal is None:
+            server.look()
+            say.status(server)
+            time.sleep(0.5)
+        say.line("ending", "ending the SuperLink and all that runs on it ...")
 
 
 class _Saying:
@@ -110,7 +137,7 @@ class _Saying:
     def line(self, kind: str, words: str) -> None:
         self._put({"event": kind, "message": words}, words)
 
-    def opening(self, server: EnrolmentServer, joined: str, uses: int, valid: str) -> None:
+    def opening(self, server: EnrolmentServer, joined: str, uses: int, valid: str, served: dict[str, str]) -> None:
         from rich.console import Console
 
         folder, superlink = server.folder, server.superlink
@@ -123,6 +150,7 @@ class _Saying:
             "flwr_home": str(folder.home),
             "state": str(folder.path),
             "devices": len(server.book.devices()),
+            **served,
         }
         if self._as_json:
             self._put(told, "")
@@ -131,6 +159,8 @@ class _Saying:
         console.print(f"[bold]up[/bold]  {server.url}   devices that have joined: {told['devices']}")
         console.print(f"    authority  {told['ca_fingerprint']}")
         console.print(f"    runs       FLWR_HOME={folder.home} flwr run APP   (on this machine only)")
+        for what, url in served.items():
+            console.print(f"    {what:<10} {url}")
         if joined:
             many = "one device" if uses == 1 else f"{uses} devices"
             console.print(f"    join line, for {many}, for {valid}:\n\n[bold]{joined}[/bold]\n")

@@ -1,4 +1,4 @@
-"""The enrolment book: which tokens are good, and which keys belong to which devices. One SQLite file.
+"""The enrolment book: which tokens are good, and which keys and certificates belong to which devices. One SQLite file.
 
 Tokens are kept as SHA-256, so that who reads the file cannot use them. All that counts is one transaction each: a
 token that was redeemed is redeemed also after a power cut, and a token for one device never lets two in. Several
@@ -30,6 +30,10 @@ CREATE TABLE IF NOT EXISTS devices (
     public_key TEXT PRIMARY KEY, name TEXT NOT NULL, node_id TEXT, state TEXT NOT NULL, since_s REAL NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS names ON devices (name) WHERE state <> 'removed';
+CREATE TABLE IF NOT EXISTS certificates (
+    fingerprint TEXT PRIMARY KEY, public_key TEXT NOT NULL, until_s REAL NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS untold (public_key TEXT PRIMARY KEY) STRICT;
 """
 
 
@@ -126,12 +130,53 @@ class EnrolmentBook:
                 raise EnrolmentRefused(_REMOVED, "removed")
         return self.device(public_key)
 
+    def certified(self, public_key: str, fingerprint: str, until_s: float) -> None:
+        """A device was given a certificate, good until then (seconds since 1970); expired ones are forgotten."""
+        with self._write() as book:
+            book.execute("DELETE FROM certificates WHERE until_s < ?", (self._clock(),))
+            book.execute("INSERT OR REPLACE INTO certificates VALUES (?, ?, ?)", (fingerprint, public_key, until_s))
+
     def removed(self, public_key: str) -> None:
-        """A device is out for good: its key will never be let in again."""
+        """A device is out for good: its key will never be let in again. Flower is to be told, see `untold`."""
         with self._write() as book:
             book.execute(
-                "UPDATE devices SET state = 'removed', since_s = ? WHERE public_key = ?", (self._clock(), public_key)
+                "UPDATE devices SET state = 'removed', since_s = ? WHERE public_key = ? AND state <> 'removed'",
+                (self._clock(), public_key),
             )
+            book.execute(
+                "INSERT OR IGNORE INTO untold "
+                "SELECT public_key FROM devices WHERE public_key = ? AND node_id IS NOT NULL",
+                (public_key,),
+            )
+
+    def told(self, public_key: str) -> None:
+        """Flower knows that this device is out."""
+        with self._write() as book:
+            book.execute("DELETE FROM untold WHERE public_key = ?", (public_key,))
+
+    def untold(self) -> list[Device]:
+        """Devices that are out, and Flower does not know it yet."""
+        with self._open() as book:
+            rows = book.execute("SELECT devices.* FROM devices JOIN untold USING (public_key)").fetchall()
+        return [_device(row) for row in rows]
+
+    def revoked(self) -> list[str]:
+        """Fingerprints of certificates of devices that are out and that have not expired, the last ones first."""
+        with self._open() as book:
+            rows = book.execute(
+                "SELECT fingerprint FROM certificates JOIN devices USING (public_key) "
+                "WHERE state = 'removed' AND until_s > ? ORDER BY since_s DESC, fingerprint",
+                (self._clock(),),
+            ).fetchall()
+        return [str(row[0]) for row in rows]
+
+    def uses_left(self) -> int:
+        """For how many devices more the tokens are good that have not expired."""
+        with self._open() as book:
+            (left,) = book.execute(
+                "SELECT COALESCE(SUM(uses_left), 0) FROM tokens WHERE expires_s > ?", (self._clock(),)
+            ).fetchone()
+        return int(left)
 
     def device(self, public_key: str) -> Device:
         """The device with this key.
@@ -157,10 +202,13 @@ class EnrolmentBook:
             raise ConfigError(f"no device {name!r} has joined; there are: {names}")
         return found[0]
 
-    def devices(self) -> list[Device]:
-        """Those that are in, the longest first."""
+    def devices(self, *, removed: bool = False) -> list[Device]:
+        """Those that are in, the longest first; with `removed` also those that are out, behind them, the last first."""
         with self._open() as book:
             rows = book.execute("SELECT * FROM devices WHERE state <> 'removed' ORDER BY since_s, name").fetchall()
+            if removed:
+                gone = "SELECT * FROM devices WHERE state = 'removed' ORDER BY since_s DESC, name"
+                rows += book.execute(gone).fetchall()
         return [_device(row) for row in rows]
 
     @contextmanager

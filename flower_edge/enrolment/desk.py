@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -22,12 +23,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..errors import EdgeError, EnrolmentRefused, TransportRefused
-from ..transport.certificates import KeyPair
+from ..transport.certificates import KeyPair, fingerprint
 from ..transport.tokens import TokenMaker
 from .book import Device, EnrolmentBook
 from .fleet_filter import Passed
 from .node_keys import check_proof, flower_header, read_public_key
-from .peer_certificates import certify
+from .peer_certificates import certify, validity
 from .requests import JoinReply, JoinRequest, LeaveReply, LeaveRequest, StatusReply, StatusRequest
 from .wheels import wheel_routes
 
@@ -65,9 +66,15 @@ class Sightings:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._seen_s = clock, dict[str, float]()
+        #: Requests that the SuperLink answered: taken, or refused.
+        self.taken, self.refused = 0, 0
 
     def note(self, passed: Passed) -> None:
         """A request has passed. Only what the SuperLink took counts, so that strangers fill no memory."""
+        if passed.status < 300:
+            self.taken += 1
+        else:
+            self.refused += 1
         if passed.status < 300 and passed.public_key:
             if passed.path.endswith("/deactivate-node"):
                 self._seen_s.pop(passed.public_key, None)
@@ -109,11 +116,13 @@ class EnrolmentDesk:
         wheels: Path | None = None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._book, self._registrar, self._peers, self._sightings = book, registrar, peers, sightings
+        self._book, self._registrar, self._peers, self.sightings = book, registrar, peers, sightings
         self._authority, self._tell = authority_pem, tell
         self._challenges, self._used, self._taking = TokenMaker.fresh(), dict[str, float](), threading.Lock()
         # Flower is told of one device at a time: what it registered and did not tell is then found again.
         self._one_by_one = threading.Lock()
+        #: Joins that were refused since this server was started, by code.
+        self.refusals: Counter[str] = Counter()
         self._app = Starlette(
             routes=[
                 Route("/enrol/authority", self._give_authority, methods=["GET"]),
@@ -135,10 +144,23 @@ class EnrolmentDesk:
         Raises:
             EdgeError: Flower could not be told; the device is out of the book nevertheless.
         """
+        self._book.removed(device.public_key)
+        self.tell_flower()
+
+    def tell_flower(self) -> list[Device]:
+        """Let Flower know of the devices that are out, whoever took them out; those that it was told of.
+
+        Raises:
+            EdgeError: it could not be told.
+        """
+        told = []
         with self._one_by_one:
-            self._book.removed(device.public_key)
-            if device.node_id is not None:
-                self._registrar.unregister(device.node_id)
+            for device in self._book.untold():
+                if device.node_id is not None:
+                    self._registrar.unregister(device.node_id)
+                self._book.told(device.public_key)
+                told.append(device)
+        return told
 
     async def _give_authority(self, request: Request) -> Response:
         return Response(self._authority, media_type="application/x-pem-file")
@@ -154,8 +176,10 @@ class EnrolmentDesk:
             certificate = certify(
                 self._peers, asked.certificate_request, public_key=asked.public_key, name=device.name, address=address
             )
+            until_s = validity(certificate)[1].timestamp()
+            self._book.certified(asked.public_key, fingerprint(certificate), until_s)
             if device.node_id is None:
-                device = self._book.joined(asked.public_key, self._registrar.register(asked.public_key, device.name))
+                device = self._registered(device)
                 self._tell(f"{device.name} has joined, node {device.node_id}")
         assert device.node_id is not None
         return JoinReply(
@@ -165,12 +189,20 @@ class EnrolmentDesk:
             peer_authority=self._peers.certificate_pem.decode("ascii"),
         )
 
+    def _registered(self, device: Device) -> Device:
+        node_id = self._registrar.register(device.public_key, device.name)
+        try:
+            return self._book.joined(device.public_key, node_id)
+        except EnrolmentRefused:  # it was taken out meanwhile
+            self._registrar.unregister(node_id)
+            raise
+
     def _status(self, asked: StatusRequest, address: str) -> StatusReply:
         device = self._book.device(asked.public_key)
         if device.state == "removed":
             raise EnrolmentRefused(f"{device.name} was removed from this server", "removed")
-        ago_s = self._sightings.ago_s(device.public_key)
-        online = self._sightings.online(device.public_key)
+        ago_s = self.sightings.ago_s(device.public_key)
+        online = self.sightings.online(device.public_key)
         return StatusReply(name=device.name, node_id=device.node_id, online=online, seen_s_ago=ago_s)
 
     def _leave(self, asked: LeaveRequest, address: str) -> LeaveReply:
@@ -193,6 +225,11 @@ class EnrolmentDesk:
             self._take(asked.challenge)
             return JSONResponse(work(asked, address).model_dump())
 
+        def refuse(code: str, words: str) -> Response:
+            if verb == "join":
+                self.refusals[code] += 1
+            return _refusal(403, code, words)
+
         async def endpoint(request: Request) -> Response:
             try:
                 body = await request.body()
@@ -204,9 +241,9 @@ class EnrolmentDesk:
                 where = ".".join(map(str, first["loc"]))
                 return _refusal(400, "bad-request", f"the request cannot be read: {where} {first['msg']}")
             except EnrolmentRefused as refused:
-                return _refusal(403, refused.code, str(refused))
+                return refuse(refused.code, str(refused))
             except TransportRefused as refused:
-                return _refusal(403, "bad-challenge", str(refused))
+                return refuse("bad-challenge", str(refused))
             except EdgeError as error:
                 self._tell(f"a device asked to {verb}: {error}")
                 return _refusal(503, "not-now", f"the server cannot do it now: {error}")

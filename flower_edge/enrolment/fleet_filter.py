@@ -101,6 +101,8 @@ class FleetFilter:
         self._trust, self._own, self._watch = trust, own, watch
         self._limits = limits or FilterLimits()
         self._client: httpx.AsyncClient | None = None
+        #: Requests that were refused here, and never reached the SuperLink; those for which it was not there, too.
+        self.refused = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI says."""
@@ -122,6 +124,7 @@ class FleetFilter:
             else:
                 raise _Refused(403, "only the fleet API is reached from here; runs are started on the server itself")
         except _Refused as refused:
+            self.refused += 1
             await _say(send, refused.status, str(refused))
         except _Gone:
             pass

@@ -23,7 +23,7 @@ from typing import Any, Final
 from ..clients.condition_policy import ConditionPolicy
 from ..clients.measure import measure_conditions
 from ..errors import EnrolmentError
-from .back_off import BackOff
+from ..runtime.launching.back_off import BackOff
 from .device_folder import DeviceFolder, Joined
 
 __all__ = ["keep", "keeper_command", "keeper_pid", "main"]

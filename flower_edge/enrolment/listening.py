@@ -67,8 +67,8 @@ class _Patient(H11Protocol):
             self.transport.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that has the port but does not listen yet.
+def bind(host: str, port: int, option: str = "--listen") -> socket.socket:
+    """A socket that has the port but does not listen yet; `option` is what a user would give another one with.
 
     Raises:
         EnrolmentError: somebody else has it, or it may not be had.
@@ -80,7 +80,7 @@ def bind(host: str, port: int) -> socket.socket:
         held.bind((host, port))
     except OSError as error:
         held.close()
-        fix = "give another one with --listen HOST:PORT, or end what has it (`ss -ltnp` tells)"
+        fix = f"give another one with {option} HOST:PORT, or end what has it (`ss -ltnp` tells)"
         raise EnrolmentError(f"cannot listen on {host}:{port} ({error.strerror or error}); {fix}") from None
     return held
 

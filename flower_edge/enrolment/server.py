@@ -19,18 +19,21 @@ from pathlib import Path
 from typing import Final, Self
 
 from ..errors import ConfigError, EdgeError, EnrolmentError
+from ..peers.revoked import REVOKED_VARIABLE, revoked_as_bytes
 from ..runtime.launching.environment import HOST, hold_port
 from .book import Device, EnrolmentBook
-from .desk import EnrolmentDesk, Sightings
+from .desk import ONLINE_S, EnrolmentDesk, Sightings
 from .fleet_filter import FilterLimits, FleetFilter
 from .listening import PublicPort, bind
-from .server_folder import ServerFolder
+from .server_folder import ServerFolder, write_whole
 from .superlink import SuperLink
 
-__all__ = ["AppRun", "EnrolmentServer", "addresses_here", "join_line"]
+__all__ = ["AppRun", "EnrolmentServer", "SeenDevice", "addresses_here", "join_line"]
 
 _RENEW_EVERY_S: Final = 3600.0
 _RUN_EVERY_S: Final = 5.0
+#: Before runs and Flower are told again of devices that are out, where it did not work.
+_TELL_EVERY_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,19 @@ class AppRun:
     again: bool = False
 
 
+@dataclass(frozen=True)
+class SeenDevice:
+    """A device, and how many seconds ago a request of it was taken; None: not since the server was started, or left."""
+
+    device: Device
+    seen_s_ago: float | None
+
+    @property
+    def online(self) -> bool:
+        """Whether that is a short time."""
+        return self.seen_s_ago is not None and self.seen_s_ago < ONLINE_S
+
+
 class EnrolmentServer:
     """Serves while the context lasts; `look` keeps it going and is to be called every second or so.
 
@@ -62,6 +78,7 @@ class EnrolmentServer:
         control_port: of the SuperLink, on the loopback address; 0 as above.
         limits: what a device may cost.
         tell: is called with a line about what happens.
+        ended: whether to give up while it is started.
 
     Raises:
         EdgeError: something is not there, or a port is taken.
@@ -78,6 +95,7 @@ class EnrolmentServer:
         control_port: int = 0,
         limits: FilterLimits | None = None,
         tell: Callable[[str], None] = lambda line: None,
+        ended: Callable[[], bool] = lambda: False,
     ) -> None:
         if not hosts:
             raise ConfigError("hosts is empty: give the name or address under which devices reach this server")
@@ -85,10 +103,13 @@ class EnrolmentServer:
             raise ConfigError(f"--app {run.app}: there is no such folder or file")
         self.folder, self.sightings, self._tell, self._hosts = folder, Sightings(), tell, list(hosts)
         self._listen, self._control_port, self._run = listen, control_port, run
-        self._wheels, self._limits = wheels, limits
+        self._wheels, self._limits, self._ended = wheels, limits, ended
         self._stack = ExitStack()
         self._run_id: int | None = None
-        self._run_at_s, self._renew_at_s = 0.0, time.monotonic() + _RENEW_EVERY_S
+        self._run_at_s, self._renew_at_s, self._tell_at_s = 0.0, time.monotonic() + _RENEW_EVERY_S, 0.0
+        self._revoked: list[str] | None = None
+        #: Called when the public port's certificate may be another one.
+        self.renewed: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -102,9 +123,11 @@ class EnrolmentServer:
             if port == 0:
                 port = stack.enter_context(hold_port())
             self.folder.remember("control-port", port)
-            self.superlink = SuperLink(self.folder, port, self._tell)
+            self._write_revoked()
+            variables = {REVOKED_VARIABLE: str(self.folder.revoked)}
+            self.superlink = SuperLink(self.folder, port, self._tell, variables)
             stack.callback(self.superlink.stop)
-            self.superlink.start()
+            self.superlink.start(self._ended)
             self._catch_up()
             trust = ssl.create_default_context(cafile=str(self.folder.authority_file()))
             self.desk = EnrolmentDesk(
@@ -116,11 +139,13 @@ class EnrolmentServer:
                 wheels=self._wheels,
                 tell=self._tell,
             )
-            guard = FleetFilter(
+            # Before anybody is let in: who was taken out while nobody served.
+            self.desk.tell_flower()
+            self._guard = FleetFilter(
                 self.superlink.url, trust=trust, own=self.desk, limits=self._limits, watch=self.sightings.note
             )
             certificate, key = self.folder.public_certificate(self._hosts)
-            self._public = stack.enter_context(PublicPort(guard, held, certificate, key))
+            self._public = stack.enter_context(PublicPort(self._guard, held, certificate, key))
             self.folder.remember("public-port", self._public.port)
             self.folder.remember("public-url", self.url)
             self._stack = stack.pop_all()
@@ -144,6 +169,20 @@ class EnrolmentServer:
         """Devices of which the SuperLink has taken a request within the last minute."""
         return [device for device in self.book.devices() if self.sightings.online(device.public_key)]
 
+    def seen(self) -> list[SeenDevice]:
+        """All devices that this server knows, and when they were last seen; those that are out at the end."""
+        devices = self.book.devices(removed=True)
+        return [SeenDevice(device, self.sightings.ago_s(device.public_key)) for device in devices]
+
+    def requests(self) -> dict[str, int]:
+        """Requests at the public port since it was opened, by the verdict on them."""
+        seen = self.sightings
+        return {"taken": seen.taken, "refused": seen.refused, "filtered": self._guard.refused}
+
+    def certificate(self) -> tuple[Path, Path]:
+        """Files of the public port's certificate and key, renewed by `look`."""
+        return self.folder.public_certificate(self._hosts)
+
     def invite(self, *, uses: int = 1, valid_s: float = 3600.0) -> str:
         """The line that lets `uses` devices join."""
         return join_line(self.url, self.book.invite(uses=uses, valid_s=valid_s), self.folder.fingerprint())
@@ -161,7 +200,10 @@ class EnrolmentServer:
         if now_s >= self._renew_at_s:
             self._renew_at_s = now_s + _RENEW_EVERY_S
             self.folder.public_certificate(self._hosts)
-            self._public.renew()
+            for renew in (self._public.renew, *self.renewed):
+                renew()
+        if now_s >= self._tell_at_s:
+            self._tell_who_is_out(now_s)
         if self._run is not None and self.superlink.healthy and now_s >= self._run_at_s:
             self._run_at_s = now_s + _RUN_EVERY_S
             self._look_at_run(self._run)
@@ -170,18 +212,35 @@ class EnrolmentServer:
         try:
             if self._run_id is None:
                 if len(self.online()) >= run.nodes:
-                    self._run_id = self.superlink.run(run.app, run.run_config)
+                    self._run_id = self.superlink.verbs.start_run(run.app, run.run_config)
                     self._tell(f"run {self._run_id} of {run.app} has started")
                 return
-            status = self.superlink.run_status(self._run_id)
+            now = self.superlink.verbs.run_status(self._run_id)
         except EdgeError as error:
             self._tell(f"{error}; tried again in {_RUN_EVERY_S:.0f} s")
             return
-        if status.startswith("finished"):
-            self._tell(f"run {self._run_id} has {status}")
+        if now.finished:
+            self._tell(f"run {self._run_id} has {now.status}{f': {now.details}' if now.details else ''}")
             self._run_id = None
             if not run.again:
                 self._run = None
+
+    def _write_revoked(self) -> None:
+        """For runs: certificates of devices that are out, whoever took them out."""
+        revoked = self.book.revoked()
+        if revoked != self._revoked:
+            write_whole(self.folder.revoked, revoked_as_bytes(revoked))
+            self._revoked = revoked
+
+    def _tell_who_is_out(self, now_s: float) -> None:
+        try:
+            self._write_revoked()
+            if self.superlink.healthy and self.book.untold():
+                for device in self.desk.tell_flower():
+                    self._tell(f"{device.name} (node {device.node_id}) is out")
+        except EdgeError as error:
+            self._tell_at_s = now_s + _TELL_EVERY_S
+            self._tell(f"who is out could not be told: {error}; tried again in {_TELL_EVERY_S:.0f} s")
 
     def _catch_up(self) -> None:
         """Flower's database may be younger than the book: an older copy, or none."""

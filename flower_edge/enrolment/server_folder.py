@@ -10,12 +10,13 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from cryptography import x509
 
@@ -30,6 +31,8 @@ _PUBLIC_DAYS: Final = 90.0
 #: Of the SuperLink's own, which is read once and used on the loopback address only.
 _INSIDE_DAYS: Final = 1000.0
 _RENEW_BEFORE: Final = timedelta(days=30)
+#: Who only looks whether the folder is in use holds the lock for a moment.
+_LOCK_S: Final = 0.5
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -80,6 +83,16 @@ class ServerFolder:
         return self.path / "logs"
 
     @property
+    def runs(self) -> Path:
+        """Where runs of this server leave their folders, unless FLOWER_EDGE_RUNS says otherwise."""
+        return self.path / "runs"
+
+    @property
+    def revoked(self) -> Path:
+        """Certificates for peers of devices that are out, for the runs of this server."""
+        return self.path / "revoked.json"
+
+    @property
     def launch_id(self) -> str:
         """Marks the processes of this server, also those that outlived it."""
         return (self.path / "launch-id").read_text("ascii").strip()
@@ -92,15 +105,19 @@ class ServerFolder:
             EnrolmentError: somebody does.
         """
         with (self.path / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not _lock(file, _LOCK_S):
                 raise EnrolmentError(
                     f"another `flower-edge up` serves from {self.path}; end it, or give this one a --state of its own"
                 ) from None
             # Programs that are started here must not hold the lock when this one has been killed.
             os.set_inheritable(file.fileno(), False)
             yield
+
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody serves from here now."""
+        with (self.path / "lock").open("a") as file:
+            return not _lock(file, 0.0)
 
     def authority(self) -> KeyPair:
         """Who vouches for this server; its fingerprint is in every join line."""
@@ -162,6 +179,18 @@ class ServerFolder:
         # The certificate last: where it is, the key is there too.
         write_whole(files[1], pair.key_pem)
         write_whole(files[0], pair.certificate_pem, mode=0o644)
+
+
+def _lock(file: IO[str], within_s: float) -> bool:
+    latest_s = time.monotonic() + within_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() >= latest_s:
+                return False
+        time.sleep(0.05)
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:

@@ -176,6 +176,7 @@ class MetricsServer:
                     f"certificate = {certificate}, key = {key}: {error}; expected files in PEM"
                 ) from error
             self._server.tls = context
+        self._files = certificate, key
         self._host, self._scheme = host, "http" if certificate is None else "https"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
         self._thread.start()
@@ -191,6 +192,12 @@ class MetricsServer:
         shown = "localhost" if self._host in ("0.0.0.0", "::") else self._host
         shown = f"[{shown}]" if ":" in shown else shown
         return f"{self._scheme}://{shown}:{self.port}/metrics"
+
+    def renew(self) -> None:
+        """Read certificate and key again; nothing where it is not served over TLS."""
+        certificate, key = self._files
+        if self._server.tls is not None and certificate is not None:
+            self._server.tls.load_cert_chain(certificate, key)
 
     def close(self) -> None:
         """End it. Twice does no harm."""

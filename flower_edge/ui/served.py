@@ -97,6 +97,7 @@ class ServedPage:
         # frozen is not looked at.
         gc.freeze()
         try:
+            self._config, self._files = config, (certificate, key)
             self._server = uvicorn.Server(config)
             self._thread = threading.Thread(target=self._run, name=what, daemon=True)
             self._thread.start()
@@ -129,6 +130,12 @@ class ServedPage:
     def ended(self) -> bool:
         """Whether it serves no more."""
         return not self._thread.is_alive()
+
+    def renew(self) -> None:
+        """Read certificate and key again; nothing where it is not served over TLS."""
+        certificate, key = self._files
+        if self._config.ssl is not None and certificate is not None:
+            self._config.ssl.load_cert_chain(certificate, key)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Until it has ended, or so long; returns whether it has."""

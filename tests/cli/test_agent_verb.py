@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from agent_cases import AgentProcesses
+from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from flower_edge.cli.main import app
@@ -28,6 +30,7 @@ from flower_edge.errors import ConfigError, PeerError
             ("--certificate", "x", "--key", "x", "--authority", "x", "--listen", "0.0.0.0:9301"),
             "give the name they know",
         ),
+        (("--certificate", "x", "--key", "x", "--authority", "x", "--metrics", "0.0.0.0:1"), "add --metrics-token"),
     ],
 )
 def test_what_cannot_be_an_agent_is_said_in_a_sentence(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -46,8 +49,12 @@ def test_no_agent_to_ask_is_said_in_a_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_agent_says_where_it_is_answers_its_status_and_ends_on_sigterm(tmp_path: Path) -> None:
-    with AgentProcesses(tmp_path, [0]) as processes:
+    with AgentProcesses(tmp_path, [0], "--metrics", "127.0.0.1:0") as processes:
         told = processes.told[0]
+        scraped = urlopen(told["metrics"], timeout=60).read().decode()
+        values = {s.name: s.value for f in text_string_to_metric_families(scraped) for s in f.samples}
+        assert values["flower_edge_agent_up"] == 1.0
+        assert values["flower_edge_peers"] == 0.0
         assert told["listening"].startswith("127.0.0.1:")
         assert told["card"]["address"] == told["listening"]
         assert Path(told["socket"]).stat().st_mode & 0o777 == 0o600

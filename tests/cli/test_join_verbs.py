@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -88,6 +90,9 @@ def test_a_time_that_is_none_is_refused(text: str) -> None:
         (("--uses", "-1"), "--uses -1: expected 0 or more"),
         (("--app", "no-app"), "--app .*no-app: there is no such folder or file"),
         (("--valid", "x"), "is no time"),
+        (("--metrics", "0.0.0.0:9464"), "other machines reach it, and there is no token; add --metrics-token"),
+        (("--page", "[::]:8809"), "other machines reach it, and there is no token; add --page-token"),
+        (("--page", "here"), "address 'here'"),
     ],
 )
 def test_a_server_says_what_it_cannot_use(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
@@ -117,10 +122,44 @@ def test_devices_are_listed_and_invited_from_the_servers_folder(tmp_path: Path) 
     (device,) = json.loads(call("devices", "list", "--state", str(tmp_path), "--json"))["devices"]
     assert (device["name"], device["node_id"], device["state"]) == ("pi", 2**64 - 1, "joined")
     assert str(2**64 - 1) in call("devices", "list", "--state", str(tmp_path))
-    folder.remember("control-port", 9)
-    with pytest.raises(ConfigError, match=r"pi is still in: .*; is `flower-edge up` running here"):
+
+
+def test_a_device_is_removed_also_while_nobody_serves(tmp_path: Path) -> None:
+    folder = ServerFolder.at(tmp_path)
+    folder.authority()
+    book = EnrolmentBook(folder.book)
+    book.admit(book.invite(), "key", "pi")
+    book.joined("key", 7)
+    words = call("devices", "remove", "pi", "--state", str(tmp_path))
+    assert "pi (node 7) is out; its key is not taken again" in words
+    assert "`flower-edge up` tells it when it is started, before it serves" in words
+    assert [device.name for device in book.untold()] == ["pi"]
+    assert "no device has joined" in call("devices", "list", "--state", str(tmp_path))
+    (gone,) = json.loads(call("devices", "list", "--removed", "--state", str(tmp_path), "--json"))["devices"]
+    assert (gone["name"], gone["state"]) == ("pi", "removed")
+    with pytest.raises(ConfigError, match="no device 'pi' has joined"):
         call("devices", "remove", "pi", "--state", str(tmp_path))
-    assert book.called("pi").state == "joined"
+
+
+def test_removing_a_device_waits_until_who_serves_has_told_flower(tmp_path: Path) -> None:
+    folder = ServerFolder.at(tmp_path)
+    book = EnrolmentBook(folder.book)
+    book.admit(book.invite(), "key", "pi")
+    book.joined("key", 7)
+
+    def serve() -> None:
+        while not book.untold():
+            time.sleep(0.01)
+        book.told("key")
+
+    serving = threading.Thread(target=serve)
+    with folder.locked():
+        assert folder.in_use
+        serving.start()
+        told = json.loads(call("devices", "remove", "7", "--state", str(tmp_path), "--json"))
+    serving.join()
+    assert not folder.in_use
+    assert told == {"removed": "pi", "node_id": 7, "flower_told": True}
 
 
 # --- the doctor ---

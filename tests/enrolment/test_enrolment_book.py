@@ -138,3 +138,46 @@ def test_a_full_disk_loses_no_token_that_was_told(tmp_path: Path) -> None:
         with pytest.raises(EnrolmentError, match="is the disk full"):
             fill(book)
     assert book.admit(token, "key", "pi").name == "pi"
+
+
+def test_certificates_of_devices_that_are_out_are_revoked_until_they_expire(book: EnrolmentBook, clock: Clock) -> None:
+    token = book.invite(uses=3, valid_s=1e6)
+    for number in range(3):
+        book.admit(token, f"key-{number}", "pi")
+        book.joined(f"key-{number}", 2**63 + number)
+        book.certified(f"key-{number}", f"{number}a" * 32, clock.now_s + 100.0 * (number + 1))
+    book.certified("key-1", "1b" * 32, clock.now_s + 500.0)  # it joined again, and was given another one
+    assert book.revoked() == []
+    book.removed("key-0")
+    clock.now_s += 1.0
+    book.removed("key-1")
+    assert book.revoked() == ["1a" * 32, "1b" * 32, "0a" * 32]
+    clock.now_s += 1.0
+    book.removed("key-0")  # twice is once
+    assert book.revoked() == ["1a" * 32, "1b" * 32, "0a" * 32]
+    clock.now_s += 100.0
+    assert book.revoked() == ["1a" * 32, "1b" * 32]
+    assert [device.name for device in book.devices()] == ["pi-3"]
+    assert [device.name for device in book.devices(removed=True)] == ["pi-3", "pi-2", "pi"]
+
+
+def test_who_is_out_is_remembered_until_flower_was_told(book: EnrolmentBook) -> None:
+    token = book.invite(uses=2)
+    for key in ("key-1", "key-2"):
+        book.admit(token, key, "pi")
+    book.joined("key-1", 7)
+    for key in ("key-1", "key-2", "nobody"):
+        book.removed(key)
+    assert [(device.name, device.node_id) for device in book.untold()] == [("pi", 7)]  # of the other it never knew
+    book.told("key-1")
+    assert book.untold() == []
+
+
+def test_how_many_may_still_join_is_counted_without_what_has_expired(book: EnrolmentBook, clock: Clock) -> None:
+    assert book.uses_left() == 0
+    book.invite(uses=3, valid_s=10.0)
+    token = book.invite(uses=2, valid_s=100.0)
+    book.admit(token, "key", "pi")
+    assert book.uses_left() == 4
+    clock.now_s += 10.0
+    assert book.uses_left() == 1

@@ -14,9 +14,9 @@ import pytest
 
 from flower_edge.conditions import Conditions
 from flower_edge.enrolment import keeper
-from flower_edge.enrolment.back_off import BackOff
 from flower_edge.enrolment.device_folder import DeviceFolder, Joined, NodeOptions
 from flower_edge.enrolment.keeper import keep, keeper_pid
+from flower_edge.runtime.launching.back_off import BackOff
 
 JOINED = Joined(url="https://edge:8000", ca_fingerprint="ab" * 32, name="pi", manner="process")
 

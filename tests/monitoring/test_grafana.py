@@ -17,6 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from flower_edge.cli.main import app
+from flower_edge.enrolment.book import EnrolmentBook
+from flower_edge.enrolment.desk import EnrolmentDesk, Sightings
+from flower_edge.enrolment.fleet_exporter import FleetExporter
+from flower_edge.enrolment.server_folder import ServerFolder
+from flower_edge.enrolment.superlink import SuperLink
 from flower_edge.events import Event
 from flower_edge.monitoring import AgentExporter, Link, RunExporter, links_row
 from flower_edge.store import Row, RunFolder
@@ -26,6 +31,8 @@ DASHBOARD: dict[str, Any] = json.loads(
     (resources.files("flower_edge.monitoring") / "grafana_dashboard.json").read_text()
 )
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+#: Of an agent that does not answer only that is told.
+OF_AGENTS = ("flower_edge_peer", "flower_edge_agent", "flower_edge_spool")
 NAME = re.compile(r"flower_edge_[a-z_]+")
 
 
@@ -47,6 +54,14 @@ def told(tmp_path: Path) -> Metrics:
     metrics = Metrics()
     RunExporter(tmp_path / "demo", metrics)
     AgentExporter(tmp_path / "no.sock", metrics)
+    folder = ServerFolder.at(tmp_path / "server")
+    authority, peers = folder.authority(), folder.peers()
+    book, superlink = EnrolmentBook(folder.book), SuperLink(folder, 9)
+    desk = EnrolmentDesk(
+        book, superlink, authority_pem=authority.certificate_pem, peers=peers, sightings=Sightings()
+    )  # fmt: skip
+    desk.refusals["bad-token"] += 1
+    FleetExporter(book, desk, superlink, lambda: {"taken": 1}, metrics)
     return metrics
 
 
@@ -72,13 +87,13 @@ def test_labels_it_sums_by_are_labels_of_these_metrics(told: Metrics) -> None:
     for panel in PANELS:
         for target in panel["targets"]:
             (name,) = set(NAME.findall(target["expr"]))
-            if not name.startswith(("flower_edge_peer", "flower_edge_agent", "flower_edge_folded")):
+            if not name.startswith((*OF_AGENTS, "flower_edge_folded")):
                 assert name in labels, name  # the run that has everything has it
             wanted = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
             wanted |= {
                 one.strip() for found in re.findall(r"by \(([^)]*)\)", target["expr"]) for one in found.split(",")
             }
-            if name in labels and not name.startswith(("flower_edge_peer", "flower_edge_agent")):
+            if name in labels and not name.startswith(OF_AGENTS):
                 assert wanted <= labels[name] | known.get(name, set()), (panel["title"], wanted)
 
 
@@ -97,7 +112,7 @@ def test_it_is_one_that_grafana_imports() -> None:
         assert not places & cells, panel["title"]
         places |= cells
     titles = " ".join(panel["title"].lower() for panel in DASHBOARD["panels"])
-    for topic in ("round", "accuracy", "bytes", "refus", "credits", "links", "peer"):
+    for topic in ("round", "accuracy", "bytes", "refus", "credits", "links", "peer", "devices"):
         assert topic in titles
 
 

@@ -27,10 +27,10 @@ from flower_edge.runtime.bridge.channel import HOST, Channel, Listener, dial
 from flower_edge.runtime.bridge.counting import stable_key
 from flower_edge.runtime.bridge.host import EdgeHost, HostSettings
 from flower_edge.runtime.bridge.keeper import EdgeKeeper, EdgePlan
-from flower_edge.runtime.bridge.kept_process import KeptProcess
 from flower_edge.runtime.bridge.messages import Ask, Status, body_of, content_of
 from flower_edge.runtime.bridge.place import BridgePlace, bridge_folder
 from flower_edge.runtime.edge_messages import EDGE_RECORD, edge_order
+from flower_edge.runtime.launching.kept_process import KeptProcess
 from flower_edge.runtime.warm.attached import read_attachment, stay_attached
 
 KEY = bytes(range(32))

@@ -11,11 +11,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dashboard_cases import a_run, add_round
+from dashboard_cases import EVIL, a_run, add_round
 
 pytest.importorskip("nicegui", reason="flower-edge[ui] is not installed")
 
@@ -27,11 +28,13 @@ from nicegui.testing.user_simulation import user_simulation
 
 from flower_edge.store import RunFolder
 from flower_edge.ui.dashboard.application import pages
+from flower_edge.ui.dashboard.device_table import DeviceLine
 from flower_edge.ui.dashboard.watched import Watched
 
 HERE = Path(__file__).parent
 TOKEN = "a-token-nobody-guesses"
 DEMO = "20260101-000000-demo"
+Devices = Callable[[], list[DeviceLine]] | None
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +44,8 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def opened(place: Path, path: str, may_stop: bool) -> AsyncIterator[User]:
-    watched = Watched(place)
+async def opened(place: Path, path: str, may_stop: bool, devices: Devices = None) -> AsyncIterator[User]:
+    watched = Watched(place, devices)
     async with user_simulation() as user:
         pages(watched, may_stop=may_stop)
         await user.open(path)
@@ -51,10 +54,14 @@ async def opened(place: Path, path: str, may_stop: bool) -> AsyncIterator[User]:
 
 
 def by_hand(
-    place: Path, steps: Callable[[User], Awaitable[None]], path: str = f"/run/{DEMO}", may_stop: bool = False
+    place: Path,
+    steps: Callable[[User], Awaitable[None]],
+    path: str = f"/run/{DEMO}",
+    may_stop: bool = False,
+    devices: Devices = None,
 ) -> None:
     async def run() -> None:
-        async with opened(place, path, may_stop) as user:
+        async with opened(place, path, may_stop, devices) as user:
             await steps(user)
 
     asyncio.run(run())
@@ -142,6 +149,37 @@ def test_the_list_shows_every_run_and_those_that_come(tmp_path: Path) -> None:
         await until(lambda: "/run/20260103-000000-later" in shown(user))
 
     by_hand(tmp_path, steps, path="/")
+
+
+def test_a_servers_devices_are_shown_as_they_come_and_go_and_their_names_are_text(tmp_path: Path) -> None:
+    a_run(tmp_path / DEMO).close()
+    devices = [DeviceLine(EVIL, 2**63, "joined", 1.7e9, 12.3, online=True)]
+
+    async def steps(user: User) -> None:
+        assert "1 online" in shown(user)
+        assert "12.0 s ago" in shown(user)
+        assert str(2**63) in shown(user)
+        assert f"/run/{DEMO}" in shown(user)
+        assert EVIL not in shown(user)
+        assert "&lt;script&gt;" in shown(user)
+        devices[0] = replace(devices[0], seen_s_ago=None, online=False)
+        devices.append(DeviceLine("lost", 7, "removed", 1.7e9, None, online=False))
+        await until(lambda: "1 away, 1 removed" in shown(user))
+
+    by_hand(tmp_path, steps, path="/", devices=lambda: list(devices))
+
+
+def test_where_there_is_no_server_nothing_is_said_of_devices_and_before_the_first_how_to_invite_one(
+    tmp_path: Path,
+) -> None:
+    async def none(user: User) -> None:
+        assert "evice" not in shown(user)
+
+    async def empty(user: User) -> None:
+        assert "No device has joined yet; `flower-edge devices invite` makes a join line." in shown(user)
+
+    by_hand(tmp_path, none, path="/")
+    by_hand(tmp_path, empty, path="/", devices=list)
 
 
 @pytest.mark.parametrize("name", ["nobody", "..", "%2e%2e%2fsecret", f"{DEMO}%2f..%2f{DEMO}"])

@@ -16,7 +16,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -29,16 +28,17 @@ from ...config import Scalar
 from ...errors import ConfigError, EdgeError, LaunchError
 from ...store.atomic import write_bytes
 from ..launching.app import check_run_config, read_app, run_config_toml
+from ..launching.back_off import BackOff
 from ..launching.environment import WorkFolder
-from ..launching.processes import MARKER, Family
+from ..launching.flower_verbs import FlowerVerbs, RunStatus
+from ..launching.kept_process import KeptProcess
+from ..launching.processes import Family
 from .caller import edge_status
-from .kept_process import KeptProcess, Pause
 from .messages import Status
 from .place import BridgePlace
 
 __all__ = ["EdgeKeeper", "EdgePlan"]
 
-_LINK: Final = "edge"
 _PROGRAMS: Final = ("flwr", "flower-superlink", "flower-superexec", "flower-edge")
 #: Between two looks.
 _LOOK_S: Final = 0.5
@@ -46,8 +46,6 @@ _LOOK_S: Final = 0.5
 _START_S: Final = 180.0
 #: An edge whose process is there and does not answer for so long is ended.
 _HUNG_S: Final = 60.0
-#: The most that one command of Flower's may take.
-_FLWR_S: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -136,9 +134,10 @@ class EdgeKeeper:
             os.environ, launch_id=self._mark, port=self._port, scripts=self._scripts,
             runs=state / "runs", run_folder=state / "runs" / "edge",
         )  # fmt: skip
+        self._verbs = FlowerVerbs(self._scripts, self._work.home, self._work.cwd, self._environment)
         self._link = self._kept("SuperLink", "link", self._superlink_command) if plan.serve else None
         self._node = self._kept("SuperNode", "node", self._node_command) if plan.centre_options is not None else None
-        self._pause, self._due_s = Pause(least_s=1.0), 0.0
+        self._back_off, self._due_s = BackOff(first_s=1.0, most_s=30.0, good_s=60.0), 0.0
         self._submitted_s: float | None = None
         self._asked_s = self._well_s = 0.0
         self._run_id: int | None = None
@@ -168,7 +167,7 @@ class EdgeKeeper:
 
     def keep(self, ended: Callable[[], bool]) -> None:
         """Keep it going until `ended`; then everything that was started here is ended."""
-        self._write_connection()
+        self._verbs.point_to(f"{self._host}:{self._port}", self._plan.authority)
         with self._only_keeper():
             try:
                 for part in (self._link, self._node):
@@ -184,7 +183,7 @@ class EdgeKeeper:
                 Family(self._mark).stop()
                 if self._link is None and self._run_id is not None:
                     # Somebody else's SuperLink goes on; the run on it was ours.
-                    self._flwr("stop", str(self._run_id), _LINK)
+                    self._stop_run(self._run_id)
 
     def look(self) -> None:
         """Look once at everything, and start what has ended."""
@@ -214,7 +213,7 @@ class EdgeKeeper:
         now_s, status = time.monotonic(), self.status()
         if status is not None:
             self._well_s, self._submitted_s = now_s, None
-            self._pause.good()
+            self._back_off.good()
             if not self._was_well:
                 told = f", after round {status.cloud_round}" if status.cloud_round else ""
                 self._on_event(f"edge {self._plan.name} answers in run {status.flower_run}{told}")
@@ -242,17 +241,20 @@ class EdgeKeeper:
         if now_s - self._asked_s < 10.0:
             return
         self._asked_s = now_s
-        told = self._flwr("ls", _LINK, "--run-id", str(self._run_id))
-        rows = (told or {}).get("runs") or [{}]
-        status = str(rows[0].get("status", ""))
-        if status.startswith("finished"):
-            self._failed(f"run {self._run_id} is {status}: {rows[0].get('status-details')}")
+        assert self._run_id is not None
+        try:
+            now = self._verbs.run_status(self._run_id)
+        except LaunchError as error:
+            self._on_event(str(error))
+            now = RunStatus("unknown")
+        if now.finished:
+            self._failed(f"run {self._run_id} is {now.status}: {now.details or None}")
         elif now_s - self._submitted_s > _START_S:
-            self._flwr("stop", str(self._run_id), _LINK)
+            self._stop_run(self._run_id)
             self._failed(f"run {self._run_id} did not answer within {_START_S:g} s")
 
     def _failed(self, why: str) -> None:
-        wait_s = self._pause.failed()
+        wait_s = self._back_off.next_s()
         self._submitted_s, self._due_s = None, time.monotonic() + wait_s
         self._on_event(f"{why}; again in {wait_s:g} s")
 
@@ -260,17 +262,17 @@ class EdgeKeeper:
         overrides = self._state / "run-config.toml"
         overrides.write_text(self._config, "utf-8")
         before = self._run_id or self._kept_run()
-        told = self._flwr("run", str(self._app), _LINK, "--run-config", str(overrides))
-        if told is None:
-            self._failed("the edge's app was not taken by its SuperLink")
+        try:
+            self._run_id = self._verbs.start_run(self._app, str(overrides))
+        except LaunchError as error:
+            self._failed(f"the edge's app was not taken by its SuperLink ({error})")
             return
-        self._run_id = int(told["run-id"])
         self._submitted_s = self._asked_s = time.monotonic()
         write_bytes(self._state / "run.json", json.dumps({"run-id": self._run_id}).encode())
         self._on_event(f"run {self._run_id} of the edge's app is handed to its SuperLink")
         if before is not None and self._link_has_state:
             # Its process is gone or will be; Flower need not wait a minute to notice.
-            self._flwr("stop", str(before), _LINK)
+            self._stop_run(before)
 
     @property
     def _link_has_state(self) -> bool:
@@ -286,35 +288,11 @@ class EdgeKeeper:
         """The SuperLink is another process: no run lives on it."""
         self._was_well, self._submitted_s, self._due_s = False, None, 0.0
 
-    # -- Flower's command line ---------------------------------------------------------------------------------------
-
-    def _write_connection(self) -> None:
-        authority = self._plan.authority
-        trust = "insecure = true" if authority is None else f'root-certificates = "{authority.absolute()}"'
-        text = f'[superlink]\ndefault = "{_LINK}"\n\n[superlink.{_LINK}]\naddress = "{self._host}:{self._port}"\n'
-        (self._work.home / "config.toml").write_text(f"{text}{trust}\n", "utf-8")
-
-    def _flwr(self, verb: str, *arguments: str) -> dict[str, Any] | None:
-        """What a verb that prints one JSON document has said; `None`, and it is told, where it did not work."""
-        command = [str(self._scripts / "flwr"), verb, *arguments, "--format", "json"]
-        environment = {**self._environment, MARKER: self._mark}
-        said = ""
+    def _stop_run(self, run_id: int) -> None:
         try:
-            done = subprocess.run(
-                command, env=environment, cwd=self._work.cwd, stdin=subprocess.DEVNULL, capture_output=True,
-                timeout=_FLWR_S, check=False, start_new_session=True,
-            )  # fmt: skip
-            said = (done.stdout + done.stderr).decode("utf-8", "replace")
-            reply = json.loads(done.stdout)
-            if isinstance(reply, dict) and reply.get("success"):
-                return reply
-            said = str(reply.get("error-message", reply)) if isinstance(reply, dict) else said
-        except subprocess.TimeoutExpired:
-            said = f"no answer within {_FLWR_S:g} s"
-        except json.JSONDecodeError:
-            pass
-        self._on_event(f"flwr {verb}: {' '.join(said.split())[-300:]}")
-        return None
+            self._verbs.stop_run(run_id)
+        except LaunchError as error:
+            self._on_event(str(error))
 
     def _only_keeper(self) -> Any:
         """Held while one keeper works in the folder.

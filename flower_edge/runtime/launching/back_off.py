@@ -32,6 +32,10 @@ class BackOff:
         """It was started."""
         self._began_s = self._clock()
 
+    def good(self) -> None:
+        """It works: the waits begin anew."""
+        self._wait_s = self._first_s
+
     def next_s(self) -> float:
         """It has ended: wait so long."""
         if self._clock() - self._began_s >= self._good_s:

@@ -27,7 +27,17 @@ from ...store.places import RUN_DIR_VARIABLE, RUNS_VARIABLE, claim_below
 from ..node_state_files import STATE_VARIABLE
 from .processes import MARKER
 
-__all__ = ["CONNECTION", "RESUME_VARIABLE", "WorkFolder", "answers", "claim_run_folder", "hold_port", "scripts_folder"]
+__all__ = [
+    "CONNECTION",
+    "RESUME_VARIABLE",
+    "WorkFolder",
+    "answers",
+    "claim_run_folder",
+    "flower_environment",
+    "hold_port",
+    "scripts_folder",
+    "write_connection",
+]
 
 #: Environment variable: the run folder to go on from, for the scenario to honour.
 RESUME_VARIABLE: Final = "FLOWER_EDGE_RESUME"
@@ -93,8 +103,7 @@ class WorkFolder:
 
         By its address: of a SuperLink called `:local:` the command line would start a second one when ours is gone.
         """
-        text = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "{HOST}:{port}"\n'
-        (self.home / "config.toml").write_text(f"{text}insecure = true\n", "utf-8")
+        write_connection(self.home, f"{HOST}:{port}", None)
 
     def environment(
         self,
@@ -118,25 +127,13 @@ class WorkFolder:
             run_folder: the one run folder of this run.
             resume: the run folder to go on from.
         """
-        environment = {name: value for name, value in base.items() if name not in _DROPPED}
-        local = {host for host in base.get("NO_PROXY", base.get("no_proxy", "")).split(",") if host}
-        no_proxy = ",".join(sorted(local | {HOST, "localhost"}))
+        environment = flower_environment(base, home=self.home, launch_id=launch_id, scripts=scripts)
         environment.update(
             {
-                MARKER: launch_id,
-                "FLWR_HOME": str(self.home),
                 "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
-                # Without it every run fetches all of the app's dependencies anew and uses those.
-                "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-                "FLWR_DISABLE_UPDATE_CHECK": "1",
-                "FLWR_TELEMETRY_ENABLED": "0",
                 "RAY_USAGE_STATS_ENABLED": "0",
                 # Sessions of its own, so that Ray neither joins a cluster of this machine nor leaves logs behind.
                 "RAY_TMPDIR": str(self.path),
-                "NO_COLOR": "1",
-                "NO_PROXY": no_proxy,
-                "no_proxy": no_proxy,
-                "PATH": os.pathsep.join(filter(None, [str(scripts), base.get("PATH", "")])),
                 RUNS_VARIABLE: str(runs),
                 RUN_DIR_VARIABLE: str(run_folder),
             }
@@ -151,6 +148,39 @@ class WorkFolder:
     def remove(self) -> None:
         """Remove the folder and all in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def flower_environment(base: Mapping[str, str], *, home: Path, launch_id: str, scripts: Path) -> dict[str, str]:
+    """`base` with what every program of Flower's that we start needs, whatever it is started for.
+
+    Args:
+        base: the environment to start from, usually `os.environ`; it is left alone.
+        home: FLWR_HOME.
+        launch_id: value of the marker by which the processes are found again.
+        scripts: the folder of Flower's programs; goes to the front of PATH, because they call each other by name.
+    """
+    local = {host for host in base.get("NO_PROXY", base.get("no_proxy", "")).split(",") if host}
+    no_proxy = ",".join(sorted(local | {HOST, "localhost"}))
+    return {
+        **{name: value for name, value in base.items() if name not in _DROPPED},
+        MARKER: launch_id,
+        "FLWR_HOME": str(home),
+        # Without it every run fetches all of the app's dependencies anew and uses those.
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "NO_COLOR": "1",
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+        "PATH": os.pathsep.join(filter(None, [str(scripts), base.get("PATH", "")])),
+    }
+
+
+def write_connection(home: Path, address: str, authority: Path | None) -> None:
+    """Tell Flower's command line, by the folder `home`, where the SuperLink is and who vouches for it; None: no TLS."""
+    trust = "insecure = true" if authority is None else f"root-certificates = {json.dumps(str(authority.absolute()))}"
+    text = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "{address}"\n{trust}\n'
+    (home / "config.toml").write_text(text, "utf-8")
 
 
 def _first_part(run: Path) -> Path:

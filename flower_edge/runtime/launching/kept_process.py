@@ -5,34 +5,12 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
-from ..launching.processes import MARKER, Family
+from .back_off import BackOff
+from .processes import MARKER, Family
 
-__all__ = ["KeptProcess", "Pause"]
-
-#: Who has run for so long has started well.
-_WELL_S: Final = 60.0
-
-
-@dataclass
-class Pause:
-    """Seconds before the next attempt: twice as long after each that failed."""
-
-    least_s: float = 0.5
-    most_s: float = 30.0
-    _next_s: float = field(default=0.0, init=False)
-
-    def failed(self) -> float:
-        """Another attempt has failed: wait so long."""
-        self._next_s = min(self.most_s, max(self.least_s, 2 * self._next_s))
-        return self._next_s
-
-    def good(self) -> None:
-        """It works: the next failure is the first."""
-        self._next_s = 0.0
+__all__ = ["KeptProcess"]
 
 
 class KeptProcess:
@@ -44,6 +22,7 @@ class KeptProcess:
         command: makes its command line; called at each start.
         environment, cwd, log: what it is started with; `log` is appended to.
         on_event: told what happens, in words.
+        back_off: how long to wait after an end; by default half a second, doubling up to half a minute.
     """
 
     def __init__(
@@ -55,16 +34,24 @@ class KeptProcess:
         cwd: Path,
         log: Path,
         on_event: Callable[[str], None],
+        back_off: BackOff | None = None,
     ) -> None:
         self.name, self._command, self._environment, self._cwd, self._log = name, command, environment, cwd, log
         self._family, self._mark, self._on_event = Family(mark), mark, on_event
         self._process: subprocess.Popen[bytes] | None = None
-        self._pause, self._due_s, self._began_s = Pause(), 0.0, 0.0
+        #: How often it was started.
+        self.starts = 0
+        self._back_off, self._due_s = back_off or BackOff(first_s=0.5, most_s=30.0, good_s=60.0), 0.0
 
     @property
     def runs(self) -> bool:
         """Whether it runs, as far as was looked."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def ended_with(self) -> int | None:
+        """With what it ended; None while it runs, or before it was started."""
+        return None if self._process is None else self._process.poll()
 
     def clear(self) -> None:
         """End what an earlier keeper has left."""
@@ -72,19 +59,16 @@ class KeptProcess:
 
     def look(self) -> bool:
         """Start it if it does not run and its pause is over; whether it was started by this call."""
-        now_s = time.monotonic()
         if self.runs:
-            if now_s - self._began_s > _WELL_S:
-                self._pause.good()
             return False
         if self._process is not None:
             code, self._process = self._process.returncode, None
-            wait_s = self._pause.failed()
-            self._due_s = now_s + wait_s
+            wait_s = self._back_off.next_s()
+            self._due_s = time.monotonic() + wait_s
             self._on_event(f"{self.name} has ended ({code}); it is started again in {wait_s:g} s, see {self._log}")
             # What it started may live on, and would keep its port or its name.
             self._family.stop()
-        if now_s < self._due_s:
+        if time.monotonic() < self._due_s:
             return False
         self.start()
         return True
@@ -99,7 +83,8 @@ class KeptProcess:
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
-        self._began_s = time.monotonic()
+        self.starts += 1
+        self._back_off.began()
         self._on_event(f"{self.name} is started, process {self._process.pid}")
 
     def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -11,6 +12,7 @@ from nicegui import ui
 from ..access import Access, Gate
 from ..served import RECONNECT_S, one_per_process
 from ..theme import ICON
+from .device_table import DeviceLine
 from .list_page import draw_list
 from .run_page import draw_missing, draw_run
 from .watched import Watched
@@ -18,18 +20,19 @@ from .watched import Watched
 __all__ = ["application", "pages"]
 
 
-def application(place: Path, access: Access) -> Gate:
+def application(place: Path, access: Access, devices: Callable[[], Sequence[DeviceLine]] | None = None) -> Gate:
     """All that is served.
 
     Args:
         place: a run folder, or a folder of run folders.
         access: who may.
+        devices: gives those of a server, to be shown beside the runs.
 
     Raises:
         ConfigError: this process has or had a page already.
     """
     one_per_process()
-    watched = Watched(place)
+    watched = Watched(place, devices)
     nicegui_app.on_shutdown(watched.close)
     served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     pages(watched, may_stop=access.token is not None)

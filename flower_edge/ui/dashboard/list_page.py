@@ -1,4 +1,7 @@
-"""The page of all runs, the newest first, brought up to date while somebody looks. Nothing here serves."""
+"""The page of all runs, the newest first, and of a server's devices, brought up to date while somebody looks.
+
+Nothing here serves.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from ...units import human_s
 from .. import words
 from ..layout import begin_page, colours, heading, panel
 from ..markup import mark, paragraph, text_of
+from .device_table import devices_listed
 from .run_views import KINDS
 from .style import DASHBOARD_STYLE
 from .watched import Entry, Watched
@@ -32,26 +36,38 @@ async def draw_list(watched: Watched) -> None:
     """
     begin_page("runs", "the runs", DASHBOARD_STYLE)
     with ui.element("header").classes("fe-top"):
-        heading("flower-edge: runs", "h1")
+        heading("flower-edge: devices and runs" if watched.has_devices else "flower-edge: runs", "h1")
         ui.element("div").classes("fe-spring")
         colours()
-    with ui.element("div").classes("fe-board"), panel("Runs", "runs"):
-        place = str(watched.place)
-        shown = listed(await watched.entries(), place)
-        rows = ui.html(shown, sanitize=False)
+    place, devices = str(watched.place), None
+    with ui.element("div").classes("fe-board"):
+        if watched.has_devices:
+            with panel("Devices", "devices"):
+                devices = ui.html(devices_listed(await watched.devices()), sanitize=False)
+        with panel("Runs", "runs"):
+            rows = ui.html(listed(await watched.entries(), place), sanitize=False)
 
     async def refresh() -> None:
-        now = listed(await watched.entries(), place)
-        if rows.content != now:
-            rows.set_content(now)
+        if devices is not None:
+            _show(devices, devices_listed(await watched.devices()))
+        _show(rows, listed(await watched.entries(), place))
 
     ui.timer(_EVERY_S, refresh)
+
+
+def _show(part: ui.html, content: str) -> None:
+    if part.content != content:
+        part.set_content(content)
 
 
 def listed(entries: Sequence[Entry], place: str) -> str:
     """The table of runs; each name leads to the run's page."""
     if not entries:
-        return paragraph(f"No runs in {place} yet; `flower-edge run APP` makes one, and it appears here.", "quiet")
+        return paragraph(
+            f"No runs in {place} yet; an app that records its run makes one, as with `flower-edge run APP`, and it "
+            "appears here.",
+            "quiet",
+        )
     head = "".join(f'<th role="columnheader" scope="col">{escape(one)}</th>' for one in _HEADS)
     body = "\n".join(f'<tr role="row">{_row(entry)}</tr>' for entry in entries)
     return (

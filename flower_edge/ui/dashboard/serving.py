@@ -5,12 +5,13 @@ Nothing here draws: see `run_page` and `list_page`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ..access import Access
 from ..served import ServedPage, reached_by_others, until_ctrl_c
+from .device_table import DeviceLine
 
 __all__ = ["DEFAULT_DASHBOARD_PORT", "Dashboard", "serve_dashboard"]
 
@@ -30,6 +31,7 @@ class Dashboard(ServedPage):
         token: of 16 characters or more; needed by every request where it is given.
         certificate, key: files in PEM; the pages are then served over TLS.
         names: further host names by which it is asked for, such as a proxy's.
+        devices: gives those of a server, which are then shown above the runs.
 
     Raises:
         ConfigError: a host without token, no NiceGUI, a port that is taken, half of a certificate, a second page.
@@ -45,11 +47,12 @@ class Dashboard(ServedPage):
         certificate: str | Path | None = None,
         key: str | Path | None = None,
         names: Sequence[str] = (),
+        devices: Callable[[], Sequence[DeviceLine]] | None = None,
     ) -> None:
         def build(access: Access) -> Any:
             from .application import application
 
-            return application(Path(place).absolute(), access)
+            return application(Path(place).absolute(), access, devices)
 
         super().__init__(build, host, port, token, certificate=certificate, key=key, names=names, what=_WHAT)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from ...monitoring.follower import RunFollower
 from ...monitoring.rounds import latest, total
 from ...monitoring.run_state import RunState
 from ...store.places import by_age
+from .device_table import DeviceLine
 
 __all__ = ["Entry", "Watched"]
 
@@ -52,10 +53,11 @@ class Watched:
 
     Args:
         place: a run folder, or a folder of run folders.
+        devices: gives the devices of the server beside which this stands; None: there is none.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, place: Path, devices: Callable[[], Sequence[DeviceLine]] | None = None) -> None:
+        self.place, self._devices = place, devices
         #: The run's name, where it is one run that is watched.
         self.single = place.name if (place / "run.json").is_file() else None
         self._followers: dict[str, RunFollower] = {}
@@ -86,6 +88,15 @@ class Watched:
     async def entries(self) -> list[Entry]:
         """The list, newest first."""
         return await self._off(self._entries)
+
+    @property
+    def has_devices(self) -> bool:
+        """Whether there is a server whose devices are shown."""
+        return self._devices is not None
+
+    async def devices(self) -> list[DeviceLine]:
+        """Its devices now."""
+        return [] if self._devices is None else list(await self._off(self._devices))
 
     async def seen(self, name: str, draw: Callable[[RunFollower, RunState], _Found]) -> _Found:
         """What `draw` makes of a run as it is now; it is called on another thread, and nobody writes meanwhile."""

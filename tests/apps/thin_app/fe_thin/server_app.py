@@ -1,6 +1,7 @@
 """The server: rounds of FedAvg, and after each a line about who took part and what came of it."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ def main(grid: Grid, context: Context) -> None:
         accuracy = evaluate(model, x, (x @ RULE).argmax(axis=1)).accuracy
         if server_round:
             with report.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"round": server_round, "nodes": seen, "accuracy": accuracy}) + "\n")
+                line = {"round": server_round, "nodes": seen, "accuracy": accuracy}
+                file.write(json.dumps({**line, "revoked": os.environ.get("FLOWER_EDGE_REVOKED")}) + "\n")
 
     strategy = Noting(fraction_evaluate=0.0, min_train_nodes=nodes, min_available_nodes=nodes, min_evaluate_nodes=nodes)
     strategy.start(

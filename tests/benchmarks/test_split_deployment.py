@@ -1,4 +1,4 @@
-"""A real SuperLink with two SuperNodes trains over the TLS stream what LocalGrid trains with frames in messages."""
+"""A real SuperLink with two warm nodes trains over the TLS stream what LocalGrid trains with frames in messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def test_a_deployment_over_the_stream_equals_the_run_in_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = tmp_path / "report.json"
-    with deployment(["partition-id=0 num-partitions=2", "partition-id=1 num-partitions=2"]) as flower:
+    with deployment([]) as flower:
+        for number in range(2):
+            flower.add_node(f"node-{number}", f"partition-id={number} num-partitions=2", warm=True)
         flower.run(APP, f"report='{report}'")
         found = json.loads(flower.wait_for_file(report, 400.0))
         assert "error" not in found, f"{found['error']}\n{flower.logs()}"

@@ -64,7 +64,10 @@ def up(
     ] = 0,
     page: Annotated[
         str,
-        typer.Option(metavar="HOST:PORT", help="Serve a page of devices and runs, as 127.0.0.1:8809; needs [ui]."),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve a page of devices and runs, as 127.0.0.1:8809; needs flower-edge's extra 'ui'.",
+        ),
     ] = "",
     page_token: Annotated[
         str | None,

@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from flower_edge.errors import ConfigError, ModelMismatch, NobodyAdmitted, NobodyContributed, ResumeError
 from flower_edge.events import Event
-from flower_edge.monitoring.links import Link, links_row
+from flower_edge.monitoring.links import MOST_LINKS, Link, LinkTable, told_in_full
 from flower_edge.rounds import Round
 from flower_edge.runtime.abilities import now_s
 from flower_edge.runtime.exchange import evaluate_once, train_once
@@ -58,7 +58,7 @@ class RoundReport:
         traffic: what layers inside the cells measured in this round so far, by cell.
         events: things worth telling.
         refused: why nothing of what came was merged, where every reply was refused.
-        links: links between nodes as they are now; none where the strategy knows of none.
+        links: links between nodes as they are now, by cell, "" where there are no cells; empty where nobody knows any.
     """
 
     arrays: ArrayRecord | None = None
@@ -68,7 +68,7 @@ class RoundReport:
     traffic: dict[str, dict[str, float]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     refused: NobodyAdmitted | None = None
-    links: tuple[Link, ...] = ()
+    links: Mapping[str, LinkTable] = field(default_factory=dict)
 
 
 class Work(Protocol):
@@ -137,8 +137,8 @@ class FlatWork:
         report = self._train(grid, number, arrays, config, timeout_s)
         if isinstance(self.strategy, Tells):
             report.events.extend(self.strategy.events())
-        if isinstance(self.strategy, Linked):
-            report.links = self.strategy.links()
+        if isinstance(self.strategy, Linked) and (links := self.strategy.links()):
+            report.links = {"": LinkTable.of(links)}
         return report
 
     def _train(
@@ -260,7 +260,7 @@ def drive(
         if trained.metrics is not None:
             log.info("\t└──> Aggregated MetricRecord: %s", trained.metrics)
             result.train_metrics_clientapp[number] = trained.metrics
-        session.report("train", number, trained)
+        session.report("train", number, trained, last=number == num_rounds)
         refusals = 0 if trained.refused is None else refusals + 1
         if trained.refused is not None and refusals >= _MOST_REFUSED_ROUNDS:
             raise NobodyAdmitted(
@@ -336,14 +336,19 @@ class _Session:
         flat = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
         self.run.record(kind, number, flat, cell=cell, virtual_s=self.virtual_s())
 
-    def report(self, kind: str, number: int, report: RoundReport) -> None:
+    def report(self, kind: str, number: int, report: RoundReport, *, last: bool = False) -> None:
         self.record(kind, number, dict(report.metrics.items()) if report.metrics is not None else {})
         if kind == "train":
             self.record("nodes", number, report.counts)
         for cell, values in report.cells.items():
             self.record(kind, number, values, cell=cell)
         if self.run is not None and report.links:
-            self.run.record_rows([replace(links_row(number, report.links), virtual_s=self.virtual_s())])
+            each, present_s = MOST_LINKS // len(report.links) or 1, self.virtual_s()
+            in_full = last or told_in_full(number)
+            self.run.record_rows(
+                replace(table.kept(each).row(number, cell, in_full=in_full), virtual_s=present_s)
+                for cell, table in report.links.items()
+            )
         self.events(number, report.events)
 
     def events(self, number: int, events: Iterable[Event]) -> None:
@@ -381,7 +386,7 @@ class _Session:
         # Taken even where nobody records them: they must not pile up. What is told of the end is told before the
         # checkpoint, which then knows it has been.
         self.events(number, [*(happened() if callable(happened) else ()), *step_events(self.grid, ended=last)])
-        measured = getattr(self.grid, "metrics", dict)()
+        measured: Mapping[str, Any] = getattr(self.grid, "metrics", dict)()
         if self.run is None:
             # Nobody keeps it: the log is where it can be seen.
             if measured:

@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape, quoteattr
 from ..errors import ConfigError
 from ..monitoring.happenings import Dots, Timeline
 from ..monitoring.rounds import RoundLine
+from ..units import human_s
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,6 +65,7 @@ def charts_of(lines: Sequence[RoundLine]) -> list[Chart]:
         _bytes(lines),
         _nodes(lines),
         _divergence(lines),
+        _links(lines),
     ]
     return [chart for chart in found if chart is not None]
 
@@ -74,7 +76,9 @@ def timeline_chart(found: Timeline) -> Chart:
     scale, unit = _time_unit(latest_s)
     total = sum(lane.total for lane in found.lanes)
     most = max(found.lanes, key=lambda lane: lane.total)
-    says = f"{total:,} events of {len(found.lanes)} kinds; most often {most.what!r}, {most.total:,} times."
+    says = f"{total:,} {'event' if total == 1 else 'events'} of one kind, {most.what!r}."
+    if len(found.lanes) > 1:
+        says = f"{total:,} events of {len(found.lanes)} kinds; most often {most.what!r}, {most.total:,} times."
     if found.left_out:
         says += f" Rarer, without a lane: {', '.join(f'{what} ({count:,})' for what, count in found.left_out)}."
 
@@ -166,8 +170,16 @@ def _figure(chart: Chart, colours: Mapping[str, str]) -> Figure:
 
 
 def _legend(axes: Axes, colours: Mapping[str, str]) -> None:
+    # In a page texts grow where the picture is small: to the left there is room for that, where a PNG has its title.
+    in_page = colours is _SVG_COLOURS
     axes.legend(
-        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, labelcolor=colours["ink"], borderaxespad=0
+        loc="lower left" if in_page else "lower right",
+        bbox_to_anchor=(0.0 if in_page else 1.0, 1.0),
+        ncols=3,
+        frameon=False,
+        labelcolor=colours["ink"],
+        borderaxespad=0,
+        columnspacing=3.0,
     )
 
 
@@ -303,6 +315,31 @@ def _divergence(lines: Sequence[RoundLine]) -> Chart | None:
         _legend(axes, colours)
 
     return Chart("divergence-by-round", "Divergence of the edges by round", says, draw)
+
+
+def _links(lines: Sequence[RoundLine]) -> Chart | None:
+    slow = [(line.round, most) for line in lines if (most := line.link_slowest_s) is not None and math.isfinite(most)]
+    mean = [(line.round, at) for line in lines if (at := line.link_mean_s) is not None and math.isfinite(at)]
+    if not slow or not mean:
+        return None
+    scale, unit = next(((s, u) for s, u in ((1.0, "s"), (1e-3, "ms")) if slow[-1][1] >= s), (1e-6, "µs"))
+    at, worst = max(slow, key=lambda point: point[1])
+    says = (
+        f"A model took {human_s(mean[0][1])} over a link in round {mean[0][0]} and {human_s(mean[-1][1])} in round "
+        f"{mean[-1][0]}, on average; at the worst {human_s(worst)}, in round {at}."
+    )
+
+    def draw(axes: Axes, colours: Mapping[str, str]) -> None:
+        marker = "o" if len(slow) <= MOST_BARS else ""
+        for points, dashes, colour, name in ((mean, "-", "first", "mean"), (slow, "--", "second", "slowest link")):
+            x, y = [at for at, _ in points], [value / scale for _, value in points]
+            axes.plot(x, y, dashes, color=colours[colour], marker=marker, markersize=4, linewidth=1.6, label=name)
+        axes.set(xlabel="round", ylabel=f"delay of a model ({unit})")
+        axes.set_ylim(bottom=0)
+        _whole_numbers(axes.xaxis)
+        _legend(axes, colours)
+
+    return Chart("links-by-round", "Delay of links by round", says, draw)
 
 
 def _bar_width(rounds: int) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ..units import human_bits, human_s
 
-__all__ = ["columns", "count", "ratio", "seconds", "traffic"]
+__all__ = ["columns", "count", "rate", "ratio", "seconds", "traffic"]
 
 #: What stands where nothing was recorded.
 NOTHING = "-"
@@ -53,6 +53,19 @@ def traffic(value_bits: float | None) -> str:
     ('246.9 kB', '-')
     """
     return NOTHING if value_bits is None else human_bits(value_bits) if math.isfinite(value_bits) else str(value_bits)
+
+
+def rate(value_bps: float | None) -> str:
+    """What a link carries.
+
+    >>> rate(2.5e6), rate(None), rate(800.0)
+    ('2.5 Mbit/s', '-', '800 bit/s')
+    """
+    if value_bps is None:
+        return NOTHING
+    units = ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"))
+    scale, unit = next(((s, u) for s, u in units if value_bps >= s), (1.0, "bit/s"))
+    return f"{value_bps / scale:.3g} {unit}"
 
 
 def count(value: float | None) -> str:

@@ -15,14 +15,17 @@ from typing import Annotated, Any, Final
 import typer
 
 from ..errors import ConfigError
+from ..monitoring.attendance import attendance, sentences
 from ..monitoring.happenings import Happening, Timeline, by_round, happenings, shown, timeline
+from ..monitoring.links import by_bandwidth
 from ..monitoring.overview import duration_s
 from ..monitoring.rounds import RoundLine, cells_of, latest, rounds_of, total
+from ..monitoring.run_state import RunState
 from ..monitoring.standing import standing
 from ..store.atomic import write_bytes
 from ..store.run_folder import RunFolder
 from .charts import charts_of, save_png, timeline_chart, to_svg
-from .columns import count, ratio, seconds, traffic
+from .columns import count, rate, ratio, seconds, traffic
 from .pictures import pictures_in
 from .runs import RootOption
 from .table import took_s
@@ -46,6 +49,11 @@ _COLUMNS: Final[Mapping[str, tuple[tuple[str, str, Callable[[float | None], str]
         ("farthest edge", "divergence_max", ratio),
         ("edge rounds", "edge_rounds", count),
     ),
+    "links-by-round": (
+        ("links", "links", count),
+        ("mean", "link_mean_s", seconds),
+        ("slowest", "link_slowest_s", seconds),
+    ),
 }
 #: Columns of the list of events; one in which nothing was recorded is left out.
 _EVENT_COLUMNS: Final[tuple[tuple[str, Callable[[Happening], str]], ...]] = (
@@ -60,7 +68,16 @@ _EVENT_COLUMNS: Final[tuple[tuple[str, Callable[[Happening], str]], ...]] = (
 )
 #: Longer lists of events than this are folded.
 _MOST_OPEN: Final = 20
-_CELL_HEAD: Final = ("cell", "rounds", "accuracy", "loss", "examples", "up", "down")
+#: Links that are listed, those with the least bandwidth.
+_MOST_LINKS: Final = 100
+_CELL_COLUMNS: Final[tuple[tuple[str, str, Callable[[float | None], str]], ...]] = (
+    ("counted in rounds", "rounds", count),
+    ("accuracy", "accuracy", ratio),
+    ("loss", "loss", ratio),
+    ("examples", "examples", count),
+    ("up", "up_bits", traffic),
+    ("down", "down_bits", traffic),
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -113,7 +130,7 @@ def write_report(run: RunFolder, out: Path | None = None) -> list[Path]:
     folder = run.artifacts if out is None else Path(out).expanduser().absolute()
     lines, events = rounds_of(run), happenings(run)
     charts, lanes = charts_of(lines), timeline(events)
-    tables = {chart.name: (_head(chart.name), _numbers(lines, chart.name)) for chart in charts}
+    tables = {chart.name: _numbers(lines, chart.name) for chart in charts}
     if lanes is not None:
         charts.append(timeline_chart(lanes))
         tables[charts[-1].name] = _kinds(lanes)
@@ -138,6 +155,8 @@ def write_report(run: RunFolder, out: Path | None = None) -> list[Path]:
         ],
         events=_listed(events),
         standing=standing(run),
+        seldom=sentences(attendance(run)),
+        links=_links(run),
         pictures=pictures,
         left_out=left_out,
     )
@@ -152,8 +171,27 @@ def write_report(run: RunFolder, out: Path | None = None) -> list[Path]:
     return written
 
 
-def _head(name: str) -> list[str]:
-    return ["round", *(title for title, _, _ in _COLUMNS[name])]
+def _links(run: RunFolder) -> dict[str, Any]:
+    """Links as they were last told, those that carry least first."""
+    state = RunState()
+    state.add([*run.rows("links"), *run.rows("link")])
+    links = by_bandwidth(state.links_now())
+    cells = any(link.cell for link in links)
+    return {
+        "total": state.links_total(),
+        "head": ["link", *(["edge"] if cells else []), "bandwidth", "delay of a model", "weight", "round"],
+        "lines": [
+            [
+                f"{link.sender} \N{RIGHTWARDS ARROW} {link.receiver}",
+                *([link.cell] if cells else []),
+                rate(link.bandwidth_bps),
+                seconds(link.delay_s),
+                "-" if link.weight is None else f"{link.weight:.3f}",
+                str(link.round),
+            ]
+            for link in links[:_MOST_LINKS]
+        ],
+    }
 
 
 def _kinds(found: Timeline) -> tuple[list[str], list[list[str]]]:
@@ -175,12 +213,15 @@ def _listed(events: list[Happening]) -> dict[str, Any]:
     }
 
 
-def _numbers(lines: list[RoundLine], name: str) -> list[list[str]]:
-    columns = _COLUMNS[name]
-    return [
+def _numbers(lines: list[RoundLine], name: str) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of the table beside a picture; columns and rounds of which nothing was recorded are left out."""
+    columns = [one for one in _COLUMNS[name] if any(getattr(line, one[1]) is not None for line in lines)]
+    # When a round ended is no point of the curve by itself.
+    points = [field for _, field, _ in columns if field not in ("wall_s", "virtual_s")]
+    return ["round", *(title for title, _, _ in columns)], [
         [str(line.round), *(write(getattr(line, field)) for _, field, write in columns)]
         for line in lines
-        if any(getattr(line, field) is not None for _, field, _ in columns)
+        if any(getattr(line, field) is not None for field in points)
     ]
 
 
@@ -204,25 +245,22 @@ def _facts(run: RunFolder, lines: list[RoundLine]) -> dict[str, Any]:
             ("duration", seconds(duration)),
             ("a round takes", seconds(_median([took for took in took_s(lines) if took]))),
         ],
-        "cell_head": _CELL_HEAD,
-        "cells": [
-            [
-                cell.cell,
-                count(cell.rounds),
-                ratio(cell.accuracy),
-                ratio(cell.loss),
-                count(cell.examples),
-                traffic(cell.up_bits),
-                traffic(cell.down_bits),
-            ]
-            for cell in cells_of(run)
-        ],
+        **_cells(run),
         "facts": [
             ("Summary", list(_flat(run.summary))),
             ("Config", list(_flat(run.config))),
             ("Versions", list(_flat(info.get("versions", {})))),
             ("Run", list(_flat({key: value for key, value in info.items() if key != "versions"}))),
         ],
+    }
+
+
+def _cells(run: RunFolder) -> dict[str, Any]:
+    found = cells_of(run)
+    columns = [one for one in _CELL_COLUMNS if any(getattr(cell, one[1]) is not None for cell in found)]
+    return {
+        "cell_head": ["cell", *(title for title, _, _ in columns)],
+        "cells": [[cell.cell, *(write(getattr(cell, field)) for _, field, write in columns)] for cell in found],
     }
 
 
@@ -237,4 +275,10 @@ def _flat(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         yield at, " ".join(map(str, value))
     elif at:
-        yield at, "" if value is None else str(value)
+        yield at, "" if value is None else _short(value)
+
+
+def _short(value: object) -> str:
+    """A number without the digits that nobody reads; anything else as it is."""
+    text = str(value)
+    return f"{value:.6g}" if isinstance(value, float) and len(text) > 10 else text

@@ -147,9 +147,11 @@ def _tell(result: LaunchResult, *, rounds: bool) -> None:
 
 
 def _tell_rounds(run: RunFolder, *, table: bool) -> None:
+    from ..monitoring.attendance import attendance, sentences
     from .report import write_report
     from .table import final_table
 
-    if table:
-        print(final_table(run))
+    # Where the rounds stand on the screen already, what is left to say is which edges did not count.
+    for line in [final_table(run)] if table else sentences(attendance(run)):
+        print(line)
     print(f"report: {write_report(run)[0]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ..monitoring.attendance import attendance, sentences
 from ..monitoring.rounds import RoundLine, latest, rounds_of, total
 from ..store.run_folder import RunFolder
 from .columns import columns, count, ratio, seconds, traffic
@@ -23,7 +24,8 @@ def final_table(run: RunFolder, most: int = 20) -> str:
 
     Returns:
         Lines joined by line feeds: round, accuracy, loss, bytes up and down, nodes (replied of sampled), seconds the
-        round took; at the end the last accuracy and loss, the bytes of all rounds and the seconds of the run.
+        round took; at the end the last accuracy and loss, the bytes of all rounds and the seconds of the run. Below
+        them a line for each edge that seldom counted, or never.
     """
     lines = rounds_of(run)
     if not lines:
@@ -45,7 +47,7 @@ def final_table(run: RunFolder, most: int = 20) -> str:
     )
     last = ["total", *cells(whole, latest(lines, "wall_s"))[1:]]
     text = columns(HEAD, [*shown, last])
-    return "\n".join([*text[:-1], "-" * max(map(len, text)), text[-1]])
+    return "\n".join([*text[:-1], "-" * max(map(len, text)), text[-1], *sentences(attendance(run))])
 
 
 def cells(line: RoundLine, took: float | None) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..monitoring.attendance import attendance, sentences
 from ..monitoring.overview import overview
 from ..store.run_folder import RunFolder
 from .live import LiveView
@@ -48,5 +49,7 @@ def watch(
     if as_json:
         print(json.dumps(overview(after), indent=2, allow_nan=False))
     else:
+        for line in sentences(attendance(after)):
+            print(line)
         print(f"{after.path.name}: {after.status}" + (f": {after.info['error']}" if after.info.get("error") else ""))
     raise typer.Exit(0 if after.status in ("running", "finished") else 1)

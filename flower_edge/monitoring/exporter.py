@@ -19,6 +19,7 @@ from ..store.places import by_age
 from ..telemetry import DEFAULT_METRICS_PORT, Metrics, MetricsServer
 from ..telemetry.instruments import Counter, Gauge, Key
 from .follower import RunFollower
+from .links import by_bandwidth
 from .rounds import RoundLine, latest
 from .run_state import RunState
 
@@ -55,8 +56,8 @@ _GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "cell_participants": ("Terminals of a cell that replied in its newest round.", ("cell",)),
     "cell_terminals": ("Terminals that are attached to a cell, where runs tell.", ("cell",)),
     "links": ("Links between terminals that are known.", ()),
-    "link_bandwidth_bps": ("What a link may carry, bits per second.", ("sender", "receiver")),
-    "link_delay_seconds": ("What a link takes for a model, as measured.", ("sender", "receiver")),
+    "link_bandwidth_bps": ("What a link may carry, bits per second.", ("cell", "sender", "receiver")),
+    "link_delay_seconds": ("What a link takes for a model, as measured.", ("cell", "sender", "receiver")),
 }
 
 
@@ -147,11 +148,9 @@ class RunExporter:
             inside = list(state.attached.values())
             one += [("cell_terminals", (cell,), inside.count(cell)) for cell in state.cells]
         links = state.links_now()
-        one.append(("links", (), len(links) or None))
-        # The slowest ones: they are what a round waits for.
-        slowest = sorted(links, key=lambda link: (link.bandwidth_bps is None, link.bandwidth_bps or 0.0))
-        for link in slowest[: self._most_links]:
-            pair = (link.sender, link.receiver)
+        one.append(("links", (), state.links_total() or None))
+        for link in by_bandwidth(links)[: self._most_links]:
+            pair = (link.cell, link.sender, link.receiver)
             one += [("link_bandwidth_bps", pair, link.bandwidth_bps), ("link_delay_seconds", pair, link.delay_s)]
         return [(name, key, float(value)) for name, key, value in one if value is not None]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from ..store.metrics import Row
 from ..store.run_folder import RunFolder
@@ -26,6 +26,7 @@ __all__ = [
     "round_lines",
     "rounds_of",
     "total",
+    "without_table",
 ]
 
 #: Names a metric goes by: ours, then those of Flower's app templates.
@@ -33,7 +34,7 @@ ACCURACY = ("accuracy", "eval_acc", "eval_accuracy")
 LOSS = ("loss", "eval_loss")
 
 #: Kinds that a line is made of. Rows of single training steps are not read: there may be very many.
-_KINDS = ("central", "evaluate", "traffic", "nodes")
+_KINDS = ("central", "evaluate", "traffic", "nodes", "links")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class RoundLine:
     divergence: float | None = None
     divergence_max: float | None = None
     edge_rounds: float | None = None
+    #: Links between terminals; what a model took over them, on average and the slowest.
+    links: float | None = None
+    link_mean_s: float | None = None
+    link_slowest_s: float | None = None
     #: Seconds since the run began, at the end of this round.
     wall_s: float | None = None
     virtual_s: float | None = None
@@ -73,7 +78,7 @@ class CellLine:
 
 def rounds_of(run: RunFolder) -> list[RoundLine]:
     """The lines of a run on disk."""
-    return round_lines([row for kind in _KINDS for row in run.rows(kind)])
+    return round_lines([without_table(row) for kind in _KINDS for row in run.rows(kind)])
 
 
 def round_lines(rows: Iterable[Row]) -> list[RoundLine]:
@@ -98,7 +103,7 @@ def cells_of(run: RunFolder) -> list[CellLine]:
     for kind in ("train", *_KINDS):
         for row in run.rows(kind):
             if row.cell and not row.node:
-                by_cell.setdefault(row.cell, []).append(row)
+                by_cell.setdefault(row.cell, []).append(without_table(row))
     return [_cell_line(cell, by_cell[cell]) for cell in sorted(by_cell, key=_natural)]
 
 
@@ -135,12 +140,33 @@ def line_of(at: int, rows: list[Row]) -> RoundLine:
         counts[name] = _first(row.number(name) for row in whole)
     return RoundLine(
         round=at,
+        **_of_links([row for row in rows if row.kind == "links"]),
         accuracy=_first(_mean(part, ACCURACY) for part in scores),
         loss=_first(_mean(part, LOSS) for part in scores),
         wall_s=max((row.wall_s for row in rows if row.wall_s is not None), default=None),
         virtual_s=max((row.virtual_s for row in rows if row.virtual_s is not None), default=None),
         **counts,
     )
+
+
+def _of_links(rows: list[Row]) -> dict[str, float | None]:
+    """All cells together."""
+    timed = [(row.number("timed"), row.number("mean_s")) for row in rows]
+    means = [(times, mean_s) for times, mean_s in timed if times and times > 0 and mean_s is not None]
+    weight = sum(times for times, _ in means)
+    slowest = [value for row in rows if (value := row.number("slowest_s")) is not None]
+    return {
+        "links": _sum(rows, "links"),
+        "link_mean_s": sum(times * mean_s for times, mean_s in means) / weight if means else None,
+        "link_slowest_s": max(slowest, default=None),
+    }
+
+
+def without_table(row: Row) -> Row:
+    """A row of links in its few numbers; any other as it is."""
+    if row.kind != "links" or "table" not in row.values:
+        return row
+    return replace(row, values={name: value for name, value in row.values.items() if name != "table"})
 
 
 def _cell_line(cell: str, rows: list[Row]) -> CellLine:
@@ -150,7 +176,7 @@ def _cell_line(cell: str, rows: list[Row]) -> CellLine:
     told = {(row.kind, row.round, row.edge_round): row for row in rows}.values()
     return CellLine(
         cell=cell,
-        rounds=len({row.round for row in trained or rows}),
+        rounds=len({row.round for row in (trained if any(row.kind == "train" for row in rows) else rows)}),
         accuracy=_first(_number(row, ACCURACY) for row in newest),
         loss=_first(_number(row, (*LOSS, "train_loss")) for row in newest),
         examples=_first(_number(row, ("num-examples",)) for row in newest if row.kind == "train"),

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from ..store.metrics import Row
+from .attendance import SKIPPED, Attendance, reason
 from .happenings import Happening, happening_of
 from .links import Link, link_of, links_of
-from .rounds import RoundLine, line_of
+from .rounds import RoundLine, line_of, without_table
 
 __all__ = ["CellState", "Payments", "Refusals", "RunState"]
 
@@ -28,7 +29,7 @@ MOST_KINDS: Final = 200
 #: What a book can hold of one payment; more is no payment.
 _MOST_MICRO: Final = 1 << 63
 
-_LINE_KINDS: Final = ("central", "evaluate", "traffic", "nodes")
+_LINE_KINDS: Final = ("central", "evaluate", "traffic", "nodes", "links")
 _Told = tuple[str, str, str, int]
 
 
@@ -47,6 +48,9 @@ class CellState:
     eligible: float | None = None
     chosen: float | None = None
     last_round: int = 0
+    #: Rounds in which it was asked, and why it was last skipped.
+    asked: set[int] = field(default_factory=set)
+    why_skipped: str = ""
     bits: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
     up_bits: float = 0.0
     down_bits: float = 0.0
@@ -87,7 +91,10 @@ class RunState:
         self.events: deque[Happening] = deque(maxlen=MOST_EVENTS)
         self.event_counts: Counter[str] = Counter()
         self.cells: dict[str, CellState] = {}
-        self.links: dict[tuple[str, str], Link] = {}
+        #: (cell, sender, receiver) -> link.
+        self.links: dict[tuple[str, str, str], Link] = {}
+        #: Cell -> how many links it has; more than are told word by word.
+        self.links_counted: dict[str, int] = {}
         #: Terminal -> the cell it is in, as far as events tell; "" for one that is in none.
         self.attached: dict[str, str] = {}
         #: (node, where, code) -> refusals; where is "" at the centre or the only server.
@@ -114,7 +121,7 @@ class RunState:
             if row.virtual_s is not None:
                 self.last_virtual_s = max(row.virtual_s, self.last_virtual_s or 0.0)
             if row.kind in _LINE_KINDS:
-                self._told.setdefault(row.round, {})[row.kind, row.cell, row.node, row.edge_round] = row
+                self._told.setdefault(row.round, {})[row.kind, row.cell, row.node, row.edge_round] = without_table(row)
                 self._stale.add(row.round)
                 self._sorted = None
             if row.kind == "event":
@@ -122,8 +129,7 @@ class RunState:
             elif row.kind == "link":
                 self._link(link_of(row.values, row.round, row.cell))
             elif row.kind == "links":
-                # Only the newest of a cell counts, and only when somebody looks.
-                self._links_text[row.cell] = (row.round, str(row.values.get("table", "")))
+                self._links(row)
             elif row.cell and not row.node:
                 self._cell(row)
 
@@ -155,8 +161,20 @@ class RunState:
                 self._link(link)
         return list(self.links.values())
 
+    def links_total(self) -> int:
+        """How many links there are, also of those that are not told word by word."""
+        return max(sum(self.links_counted.values()), len(self.links_now()))
+
+    def _links(self, row: Row) -> None:
+        if row.cell in self.links_counted or len(self.links_counted) < MOST_NODES:
+            count = _number(row, "links") or 0.0
+            self.links_counted[row.cell] = int(count) if 0 <= count < _MOST_MICRO else 0
+        if "table" in row.values:
+            # Only the newest of a cell counts, and only when somebody looks.
+            self._links_text[row.cell] = (row.round, str(row.values["table"]))
+
     def _link(self, link: Link) -> None:
-        pair = (link.sender, link.receiver)
+        pair = (link.cell, link.sender, link.receiver)
         if pair in self.links or len(self.links) < MOST_NODES:
             self.links[pair] = link
 
@@ -174,6 +192,7 @@ class RunState:
             cell.eligible = _number(row, "eligible", cell.eligible)
             cell.chosen = _number(row, "chosen", cell.chosen)
         elif row.kind == "train":
+            cell.asked.add(row.round)
             if _number(row, "num-examples") != 0:
                 cell.rounds.add(row.round)
             cell.examples = _number(row, "num-examples", cell.examples)
@@ -183,6 +202,14 @@ class RunState:
             score = line_of(row.round, [Row("evaluate", row.round, row.values)])
             cell.accuracy = cell.accuracy if score.accuracy is None else score.accuracy
             cell.loss = cell.loss if score.loss is None else score.loss
+
+    def attendance(self) -> list[Attendance]:
+        """In how many rounds each edge counted, of those in which it was asked."""
+        return [
+            Attendance(cell.cell, len(cell.asked), len(cell.rounds), cell.why_skipped)
+            for cell in self.cells.values()
+            if cell.asked
+        ]
 
     # -- events
 
@@ -194,6 +221,8 @@ class RunState:
             self.event_counts[
                 what if what in self.event_counts or len(self.event_counts) < MOST_KINDS else "other"
             ] += 1
+        if what == SKIPPED and (cell := self.cells.get(row.cell)) is not None:
+            cell.why_skipped = reason(row)
         where = row.cell if row.edge_round else ""
         if what == "refused":
             code = str(row.values.get("code", ""))

@@ -22,6 +22,7 @@ __all__ = [
     "EVALUATES_KEY",
     "EVENTS_KEY",
     "LAYER_PREFIX",
+    "LINKS_KEY",
     "SCHEMA",
     "WEIGHT_KEY",
     "Done",
@@ -38,6 +39,8 @@ SCHEMA = "flower-edge.edge/1"
 LAYER_PREFIX = "layer."
 #: In the record of an edge's reply: what happened there, one JSON text per event.
 EVENTS_KEY = "events"
+#: In the record of an edge's reply: links between its terminals after its last edge round, see `LinkTable.to_json`.
+LINKS_KEY = "links"
 #: In the record of an edge host's reply: whether its strategy evaluates at all.
 EVALUATES_KEY = "evaluates"
 #: n_e in the reply's metrics.

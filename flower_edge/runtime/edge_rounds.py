@@ -28,10 +28,11 @@ from flwr.serverapp.strategy import Strategy
 
 from ..codecs.envelope import SERVER
 from ..errors import EdgeError, NestingError, ProtocolError
+from ..monitoring.links import MOST_LINKS_UP, LinkTable
 from ..rounds import Kind, Round
 from ..wire import cast_like, check_model, difference, model_spec
 from .coded_node import answer_coded
-from .edge_messages import EDGE_RECORD, EVENTS_KEY, LAYER_PREFIX, SCHEMA, WEIGHT_KEY, Done, Kept, Order
+from .edge_messages import EDGE_RECORD, EVENTS_KEY, LAYER_PREFIX, LINKS_KEY, SCHEMA, WEIGHT_KEY, Done, Kept, Order
 from .exchange import evaluate_once, train_once
 from .narrowed_grid import NarrowedGrid, Patience, minimum_nodes
 from .strategy_state import load_strategy_state, strategy_state
@@ -229,6 +230,9 @@ class EdgeRounds:
             report["difference"] = base is not None
         if done.trouble:
             report["trouble"] = done.trouble
+        links = getattr(self.strategy, "links", None)
+        if done.trained and callable(links) and (table := LinkTable.of(links(), MOST_LINKS_UP)).counted:
+            report[LINKS_KEY] = table.to_json()
         return answer
 
     def _rounds(self, order: Order, arrays: ArrayRecord, config: ConfigRecord) -> Done:

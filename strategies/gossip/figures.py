@@ -30,10 +30,16 @@ def figures(group: Group, seen: Observation, control: Control) -> dict[str, floa
 
 
 def links_told(group: Group) -> tuple[Link, ...]:
-    """Links that were in use in the last round: B S, C with latency, and W of each; none before the first round."""
+    """Links that were in use in the last round: B S, C with latency, and W of each; none before the first round.
+
+    Of a link that no world models and no mailbox has timed neither B S nor C is told: what the controller assumes of it
+    was never measured.
+    """
     seen, control, topology = group.seen, group.mixing, group.topology
     if seen is None or control is None:
         return ()
+    known = ~np.isnan(np.asarray(group.env.world.spectral_efficiency(group.last_round), np.float64))
+    known = known if group.timed is None else known | group.timed
     bandwidth_bps = control.bandwidth_hz * seen.spectral_efficiency
     took_s = seen.transfer_s(topology, control.bandwidth_hz)
     took_s = took_s + seen.latency_s if len(seen.latency_s) else took_s
@@ -42,8 +48,8 @@ def links_told(group: Group) -> tuple[Link, ...]:
         Link(
             str(names[topology.sender[k]]),
             str(names[topology.receiver[k]]),
-            _known(bandwidth_bps[k]),
-            _known(took_s[k]),
+            _known(bandwidth_bps[k]) if known[k] else None,
+            _known(took_s[k]) if known[k] else None,
             float(control.weights[k]),
             group.last_round,
         )

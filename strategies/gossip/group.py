@@ -16,6 +16,7 @@ from logging import getLogger
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from flower_edge.codecs.codec import Arrays, Codec, label
 from flower_edge.codecs.codec import State as CodecState
@@ -72,6 +73,7 @@ class Group:
         predicted_bits: what every packet is taken to weigh on its link; None counts the real ones.
         defined_in: the round in which it was defined.
         relayed: what `traffic` has told of.
+        timed: links whose delay somebody has measured, bool [links]; None where nobody has.
     """
 
     env: Environment
@@ -94,6 +96,7 @@ class Group:
     predicted_bits: float | None = None
     defined_in: int = 1
     relayed: RelayTraffic = field(default_factory=RelayTraffic)
+    timed: npt.NDArray[np.bool_] | None = None
     _known_newest: tuple[Timing, Indices] | None = field(default=None, repr=False)
 
     @property
@@ -244,6 +247,8 @@ class Group:
         efficiency = env.efficiency(round, self.efficiency)
         if (heard_s := self._heard_s(heard)) is not None and self.mixing is not None:
             efficiency = env.measured(round, self.mixing, payload_bits, heard_s, efficiency)
+            now = ~np.isnan(heard_s)
+            self.timed = now if self.timed is None else self.timed | now
         self.efficiency = efficiency
         seen = env.under(in_force).observe(round, processing_s, efficiency, payload_bits)
         self.timing = self.timing.after(topology, in_force, seen, round)

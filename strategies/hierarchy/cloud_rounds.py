@@ -31,7 +31,7 @@ from ..idling import let_pass
 from ..layered import LayeredGrid
 from ..loop import RoundReport
 from .asynchronous import FedBuff
-from .edge_replies import as_reply, counts_of, events_of, metrics_of, read_reply, row_of, traffic_of
+from .edge_replies import as_reply, counts_of, events_of, links_told, metrics_of, read_reply, row_of, traffic_of
 from .merging import EdgeResult, divergence, merge_edges, mixed, moved, refuse_bytes, settle
 from .progress import Progress, UnderWay
 
@@ -75,6 +75,7 @@ class CloudRounds:
         results, late = self._up_to_date(settle(results), arrays)
         good = [result for result in results if result.arrays is not None]
         for result in results:
+            self._progress.attend(result.cell, counted=result.arrays is not None, why=result.trouble)
             if result.arrays is None:
                 log.warning("\tround %d: cell %s skipped: %s", number, result.cell, result.trouble)
         events = [*self.strategy.tier.events(), *events_of(results), *late]
@@ -103,6 +104,7 @@ class CloudRounds:
             cells=cells,
             traffic=traffic_of(results),
             events=events,
+            links=links_told(results, number),
         )
 
     def adopted(self, before: ArrayRecord, after: ArrayRecord) -> None:

@@ -14,6 +14,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord
 
 from flower_edge.errors import ModelMismatch, WireError
 from flower_edge.events import Event
+from flower_edge.monitoring.links import LinkTable
 from flower_edge.rounds import Kind
 from flower_edge.runtime.edge_messages import (
     COUNTED_NODES,
@@ -22,6 +23,7 @@ from flower_edge.runtime.edge_messages import (
     EDGE_RECORD,
     EVENTS_KEY,
     LAYER_PREFIX,
+    LINKS_KEY,
     SCHEMA,
     WEIGHT_KEY,
 )
@@ -30,7 +32,7 @@ from flower_edge.wire import ModelSpec, cast_like, check_model, copy_content, er
 
 from .merging import EdgeResult
 
-__all__ = ["as_reply", "counts_of", "events_of", "metrics_of", "read_reply", "row_of", "traffic_of"]
+__all__ = ["as_reply", "counts_of", "events_of", "links_told", "metrics_of", "read_reply", "row_of", "traffic_of"]
 
 log = getLogger("flwr.edge")
 
@@ -136,6 +138,16 @@ def events_of(results: Iterable[EdgeResult]) -> list[Event]:
             text = f"cell {result.cell}{' skipped' if skipped else ''}: {result.trouble}"
             events.append(Event("cell-skipped" if skipped else "edge-round-failed", text, cell=result.cell))
     return events
+
+
+def links_told(results: Iterable[EdgeResult], number: int) -> dict[str, LinkTable]:
+    """Links between the terminals of each cell that told any; what is no such table is left out."""
+    told = {
+        result.cell: LinkTable.from_json(result.report[LINKS_KEY], number, result.cell)
+        for result in results
+        if LINKS_KEY in result.report
+    }
+    return {cell: table for cell, table in told.items() if table is not None}
 
 
 def counts_of(results: list[EdgeResult], good: list[EdgeResult]) -> dict[str, float]:

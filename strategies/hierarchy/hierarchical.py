@@ -23,6 +23,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from flower_edge.errors import ConfigError, NestingError
+from flower_edge.monitoring.attendance import sentences
 from flower_edge.runtime.narrowed_grid import minimum_nodes
 from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
 from flower_edge.store.run_folder import RunFolder
@@ -162,7 +163,7 @@ class Hierarchical(StartOnly):
         self._progress = Progress(self.edge_rounds)
         self.tier.begin(recorded=run is not None)
         try:
-            return drive(
+            result = drive(
                 CloudRounds(self, model_spec(initial_arrays)),
                 grid,
                 initial_arrays,
@@ -176,6 +177,10 @@ class Hierarchical(StartOnly):
             )
         finally:
             self.tier.end()
+        # The last lines of a log are read by everybody, the warnings of each round by nobody.
+        for line in sentences(self._progress.attended.values()):
+            log.warning("\t%s", line)
+        return result
 
     @property
     def progress(self) -> Progress:

@@ -150,10 +150,12 @@ def settle(results: Sequence[EdgeResult]) -> list[EdgeResult]:
     not tell their terminals are left alone. An edge whose terminals are all counted elsewhere has nothing to merge.
     """
     last: dict[int | str, int] = {}
+    where: dict[int | str, str] = {}
     for result in results:
         if result.arrays is not None:
             for node, (_, order) in (result.counted or {}).items():
-                last[node] = max(order, last.get(node, order))
+                if order >= last.get(node, order):
+                    last[node], where[node] = order, result.cell
     settled = []
     for result in results:
         if result.arrays is None or result.counted is None:
@@ -165,6 +167,21 @@ def settle(results: Sequence[EdgeResult]) -> list[EdgeResult]:
         elif weight := sum(weight for weight, _ in own.values()):
             settled.append(replace(result, counted=own, weight=weight))
         else:
-            trouble = "its terminals moved on, and all of them are counted at other edges"
+            trouble = _elsewhere(result.counted, where)
             settled.append(replace(result, counted=own, weight=0.0, arrays=None, trouble=trouble))
     return settled
+
+
+def _elsewhere(counted: Mapping[int | str, object], where: Mapping[int | str, str]) -> str:
+    """Why an edge has nothing to merge whose terminals are all counted at other edges."""
+    edges = " and ".join(sorted({where[node] for node in counted}))
+    moved = f"its terminals moved on, and all of them are counted at {edges}"
+    names = [str(name) for name in counted if isinstance(name, str)]
+    if not names:
+        return moved  # nodes of one Grid: no two have one id
+    some = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+    # Nothing tells a terminal that moved from two devices of one name, so both are said, with what to do.
+    return (
+        f"{moved}. If they did not move, devices there have the same names ({some}): give each terminal a node-key "
+        "of its own in its node config, or a partition-id that no terminal of another edge has"
+    )

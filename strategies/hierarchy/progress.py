@@ -8,6 +8,8 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 
+from flower_edge.monitoring.attendance import Attendance
+
 __all__ = ["Progress", "UnderWay"]
 
 
@@ -29,6 +31,7 @@ class Progress:
         lowest: the divergence `LowerEdgeRounds` compares with.
         version: how many models the centre has merged.
         done: edge rounds so far; where the centre does not wait, by cell.
+        attended: in how many rounds each edge was asked and counted, and why it last did not count, by cell.
         under_way: what each edge under way is doing, by cell.
         versions: the models of those versions.
     """
@@ -38,8 +41,15 @@ class Progress:
     version: int = 0
     done: int = 0
     done_by_cell: dict[str, int] = field(default_factory=dict)
+    attended: dict[str, Attendance] = field(default_factory=dict)
     under_way: dict[str, UnderWay] = field(default_factory=dict)
     versions: dict[int, ArrayRecord] = field(default_factory=dict)
+
+    def attend(self, cell: str, *, counted: bool, why: str) -> None:
+        """An edge was asked in a round."""
+        before = self.attended.get(cell) or Attendance(cell, 0, 0)
+        why = before.why if counted else why
+        self.attended[cell] = Attendance(cell, before.asked + 1, before.counted + counted, why)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs. Edges under way are not part of it."""
@@ -49,6 +59,7 @@ class Progress:
             "version": self.version,
             "done": self.done,
             "done_by_cell": dict(self.done_by_cell),
+            "attended": {cell: [one.asked, one.counted, one.why] for cell, one in self.attended.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -56,4 +67,5 @@ class Progress:
         self.edge_rounds, self.lowest = state["edge_rounds"], state["lowest"]
         self.version, self.done = state["version"], state["done"]
         self.done_by_cell = dict(state["done_by_cell"])
+        self.attended = {cell: Attendance(cell, *numbers) for cell, numbers in state.get("attended", {}).items()}
         self.under_way, self.versions = {}, {}

@@ -179,8 +179,8 @@ def test_a_run_is_told_to_prometheus_as_its_folder_has_it(tmp_path: Path) -> Non
     assert of("accuracy") == 0.3
     assert (of("run_status", status="running"), of("run_status", status="finished")) == (1, 0)
     assert (of("round_duration_seconds_count"), of("round_duration_seconds_sum")) == (3, 6)
-    assert of("link_bandwidth_bps", sender="0", receiver="1") == 3e6
-    assert ("link_bandwidth_bps", (("receiver", "0"), ("run", "demo"), ("sender", "1"))) not in found
+    assert of("link_bandwidth_bps", cell="", sender="0", receiver="1") == 3e6
+    assert ("link_bandwidth_bps", (("cell", ""), ("receiver", "0"), ("run", "demo"), ("sender", "1"))) not in found
     assert of("cell_terminals", cell="edge-0") == 1
 
     run.record("central", 4, {"accuracy": 0.8})

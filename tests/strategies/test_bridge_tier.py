@@ -12,10 +12,13 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import FedAdam, FedAvg, Strategy
 from toy import initial_model, same_model
 
+from flower_edge.cli.table import final_table
 from flower_edge.clients import bridge_app
 from flower_edge.errors import ConfigError
+from flower_edge.monitoring.attendance import attendance
 from flower_edge.runtime import GridProxy, LocalGrid
 from flower_edge.runtime.bridge.host import HostSettings
+from flower_edge.store import RunFolder
 from flower_edge.strategies import BridgeTier, Hierarchical, Layered, blocks
 from flower_edge.strategies.filtering.filtered import Filtered
 
@@ -167,3 +170,34 @@ def test_without_node_properties_the_fix_is_named(tmp_path: Path) -> None:
         pytest.raises(ConfigError, match=r"GridProxy\(grid, expected_nodes"),
     ):
         Hierarchical(tier=BridgeTier()).start(local, initial_model(), num_rounds=1)
+
+
+def test_an_edge_whose_terminals_have_the_names_of_another_s_is_told_of_loudly_until_the_last_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two edges that number their terminals each from 0, and no node keys: one of them counts in no round."""
+
+    def all_of_them(cell: str) -> Strategy:
+        return FedAvg(min_train_nodes=1, min_available_nodes=1, fraction_evaluate=0.0)
+
+    caplog.set_level("WARNING", "flwr.edge")
+    strategy = Hierarchical(tier=BridgeTier(), edge_rounds=2, seed=5)
+    with (
+        edge_at(tmp_path / "edge-0", members(0), factory=all_of_them),
+        edge_at(tmp_path / "edge-1", members(0), factory=all_of_them),
+        RunFolder.create("twice", config={}, seed=0, path=tmp_path / "run") as run,
+        LocalGrid(bridge_app(patience_s=60.0), edge_hosts(tmp_path), run_config=RUN, pool="threads") as local,
+    ):
+        strategy.start(GridProxy(local), initial_model(), num_rounds=2, timeout=60.0, run=run)
+    (lost,) = [one for one in attendance(RunFolder.open(run.path)) if not one.counted]
+    kept = "edge-0" if lost.cell == "edge-1" else "edge-1"
+    said = f"{lost.cell} counted in 0 of 2 rounds: its terminals moved on, and all of them are counted at {kept}."
+    assert str(lost).startswith(said)
+    assert "(partition-0, partition-1" in lost.why
+    assert "give each terminal a node-key of its own in its node config" in lost.why
+    assert caplog.messages[-1].strip() == str(lost)
+    assert sum(f"cell {lost.cell} skipped" in message for message in caplog.messages) == 2
+    assert final_table(RunFolder.open(run.path)).splitlines()[-1] == str(lost)
+    again = Hierarchical(tier=BridgeTier())
+    again.load_state_dict(strategy.state_dict())
+    assert again.progress.attended == strategy.progress.attended

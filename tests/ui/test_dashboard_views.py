@@ -149,6 +149,44 @@ def test_large_federations_are_bounded() -> None:
     assert text(run_views.links(state)).startswith("1500 links, the 200 slowest of 1500")
 
 
+def test_links_of_each_cell_are_a_ring_and_lines_of_their_own_also_where_nodes_have_the_same_numbers() -> None:
+    state = RunState()
+    for cell in ("edge-10", "edge-2", EVIL):
+        state.add([links_row(1, [Link("0", "1", 1e6, 0.5), Link("1", "0", 2e6, 0.25)], cell)])
+    html = tier_map.tier_map(state)
+    assert html.count("<svg") == 3
+    assert html.index("edge-2: 2 nodes with 2 links") < html.index("edge-10: 2 nodes with 2 links")
+    assert EVIL not in html
+    words = text(run_views.links(state))
+    assert words.startswith("6 links edge link bandwidth")
+    assert "edge-2 0 → 1 1 Mbit/s 500 ms" in words
+    state.add([links_row(1, [Link("0", "1")], f"cell-{n}") for n in range(20)])
+    assert tier_map.tier_map(state).count("<svg") == tier_map.MOST_RINGS
+    assert "11 more edges are not drawn" in tier_map.tier_map(state)
+
+
+def test_how_many_links_there_are_is_told_also_of_those_that_are_not_told_word_by_word() -> None:
+    state = RunState()
+    state.add([Row("links", 1, {"links": 700, "table": '[["0","1",1e6,0.5,0.25]]'}, "edge-0")])
+    assert text(run_views.links(state)).startswith("700 links, the 1 slowest of 700 edge link")
+    state.add([Row("links", 2, {"links": 600, "slowest_s": 0.5}, "edge-0")])  # a round that tells numbers only
+    assert state.links_total() == 600
+    assert [link.round for link in state.links_now()] == [1]
+    state.add([Row("links", 3, {"links": value}, f"cell-{value}") for value in (float("nan"), float("inf"), -1.0)])
+    assert state.links_total() == 600
+
+
+def test_an_edge_that_never_counted_stands_beside_whom_rounds_asked() -> None:
+    state = RunState()
+    for at in (1, 2):
+        state.add([Row("train", at, {"num-examples": 0.0}, EVIL)])
+        told = {"what": "cell-skipped", "text": f"cell {EVIL} skipped: all are counted elsewhere"}
+        state.add([Row("event", at, told, EVIL)])
+    html = run_views.selection(state)
+    assert f"{EVIL} counted in 0 of 2 rounds: all are counted elsewhere" in text(html)
+    assert EVIL not in html
+
+
 # --- curves ---
 
 

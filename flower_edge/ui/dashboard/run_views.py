@@ -10,8 +10,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from ...monitoring.attendance import sentences
 from ...monitoring.follower import RunFollower
 from ...monitoring.happenings import Happening
+from ...monitoring.links import by_bandwidth
 from ...monitoring.rounds import RoundLine, latest, total
 from ...monitoring.run_state import RunState
 from ...units import human_s
@@ -146,6 +148,9 @@ def selection(state: RunState) -> str:
             for cell in sorted(chosen, key=lambda cell: cell.cell)
         ]
         said.append(table("By edge, newest round", ["edge", "could be asked", "chosen", "replied"], rows[:MOST_ROWS]))
+    absent = sentences(state.attendance())
+    if absent:
+        said.append("".join(paragraph(sentence, "warn") for sentence in absent))
     moved = [(what, state.event_counts[what]) for what in _MOVES if state.event_counts[what]]
     if moved:
         said.append(definitions([(what, words.count(number)) for what, number in moved]))
@@ -166,9 +171,10 @@ def links(state: RunState) -> str:
         return paragraph(
             "No links between terminals were recorded: terminals of this run talk to an edge or a server.", "quiet"
         )
-    slowest = sorted(all_, key=lambda link: (link.bandwidth_bps is None, link.bandwidth_bps or 0.0))
+    slowest, cells = by_bandwidth(all_), any(link.cell for link in all_)
     rows = [
         (
+            *((link.cell,) if cells else ()),
             f"{link.sender} → {link.receiver}",
             words.rate(link.bandwidth_bps),
             words.seconds(link.delay_s),
@@ -177,8 +183,10 @@ def links(state: RunState) -> str:
         )
         for link in slowest[:MOST_ROWS]
     ]
-    more = f", the {MOST_ROWS} slowest of {len(all_)}" if len(all_) > MOST_ROWS else ""
-    return table(f"{len(all_)} links{more}", ["link", "bandwidth", "delay of a model", "weight", "round"], rows)
+    total_ = state.links_total()
+    more = f", the {len(rows)} slowest of {total_}" if total_ > len(rows) else ""
+    heads = [*(["edge"] if cells else []), "link", "bandwidth", "delay of a model", "weight", "round"]
+    return table(f"{total_} links{more}", heads, rows)
 
 
 def refusals(state: RunState) -> str:

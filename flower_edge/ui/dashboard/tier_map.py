@@ -25,6 +25,8 @@ MOST_DOTS: Final = 40
 MOST_RING: Final = 60
 MOST_LINES: Final = 300
 MOST_EDGES: Final = 60
+#: Edges whose links are drawn, a ring each.
+MOST_RINGS: Final = 12
 
 STYLE: Final = """
 .fe-map { margin: 0; }
@@ -79,8 +81,11 @@ def tier_map(state: RunState) -> str:
     parts = []
     if state.cells or not links:
         parts.append(_tree(state))
-    if links:
-        parts.append(_ring(links))
+    cells = in_order(list({link.cell for link in links}))
+    parts += [_ring([link for link in links if link.cell == cell], cell) for cell in cells[:MOST_RINGS]]
+    if len(cells) > MOST_RINGS:
+        left = len(cells) - MOST_RINGS
+        parts.append(paragraph(f"Links within {left} more edges are not drawn; the table has them.", "quiet"))
     return "".join(parts)
 
 
@@ -162,11 +167,13 @@ def _key(state: RunState, outside: int) -> str:
     )
 
 
-def _ring(links: Sequence[Link]) -> str:
+def _ring(links: Sequence[Link], cell: str) -> str:
     """Nodes on a circle; a line for each pair that has a link, the wider the more it carries."""
     nodes = in_order(list({end for link in links for end in (link.sender, link.receiver)}))
+    where = f"{cell}: " if cell else ""
     if len(nodes) > MOST_RING:
-        return paragraph(f"{len(nodes)} nodes and {len(links)} links: too many to draw; the table has them.", "quiet")
+        many = f"{where}{len(nodes)} nodes and {len(links)} links: too many to draw; the table has them."
+        return paragraph(many, "quiet")
     place = {
         node: (200 + 170 * math.sin(2 * math.pi * at / len(nodes)), 200 - 170 * math.cos(2 * math.pi * at / len(nodes)))
         for at, node in enumerate(nodes)
@@ -189,7 +196,7 @@ def _ring(links: Sequence[Link]) -> str:
         for node, (x, y) in place.items()
     )
     left = f"; the {MOST_LINES} fastest are drawn" if len(pairs) > MOST_LINES else ""
-    said = f"{len(nodes)} nodes with {len(links)} links; the wider a line, the more it carries{left}"
+    said = f"{where}{len(nodes)} nodes with {len(links)} links; the wider a line, the more it carries{left}"
     return (
         f'<figure class="fe-map"><svg class="fe-ring" viewBox="0 0 400 400" role="img" aria-label="{escape(said)}">'
         f'{lines}{dots}</svg><figcaption class="fe-key">{escape(said)}</figcaption></figure>'

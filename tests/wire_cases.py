@@ -17,13 +17,14 @@ import struct
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 import pytest
 
-__all__ = ["Way", "Wire", "needs_namespaces"]
+__all__ = ["Way", "Wire", "inside", "needs_namespaces"]
 
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
@@ -71,6 +72,8 @@ class Wire:
         #: From the first to the second, and back.
         self.ways = (Way(), Way())
         self.lost = 0
+        #: What has arrived by each of the ways, headers of IP included.
+        self.carried_bytes = [0, 0]
         self._files: list[int] = []
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._carry, name="wire", daemon=True)
@@ -104,7 +107,7 @@ class Wire:
 
     def socket(self, at: int) -> socket.socket:
         """For datagrams, in one of the namespaces, at port 9000."""
-        with _inside(self.spaces[at]):
+        with inside(self.spaces[at]):
             own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         own.bind((self.addresses[at], 9000))
         own.settimeout(5.0)
@@ -115,6 +118,10 @@ class Wire:
         for way in self.ways:
             for name, value in changed.items():
                 setattr(way, name, value)
+
+    def as_new(self) -> None:
+        """Open, fast, and loses nothing."""
+        self.both(open=True, loss=0.0, delay_s=0.0, bps=0.0, flaps_s=0.0)
 
     def _carry(self) -> None:
         draw, number = random.Random(0), 0
@@ -136,6 +143,7 @@ class Wire:
                 _, _, at, packet = heapq.heappop(waiting)
                 queued[at] -= len(packet)
                 os.write(self._files[1 - at], packet)
+                self.carried_bytes[at] += len(packet)
 
 
 def _ip(*words: str) -> None:
@@ -144,14 +152,14 @@ def _ip(*words: str) -> None:
 
 def _tun(space: str) -> int:
     """A TUN device named tun0 in a namespace; it stays there, and its file is ours."""
-    with _inside(space):
+    with inside(space):
         file = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(file, _TUNSETIFF, struct.pack("16sH22x", b"tun0", _IFF_TUN | _IFF_NO_PI))
     return file
 
 
 @contextmanager
-def _inside(space: str) -> Any:
+def inside(space: str) -> Iterator[None]:
     """This thread, and no other, is in the namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
 

@@ -93,11 +93,12 @@ class _WholeReplies:
         if new := [message_id for message_id in wanted if message_id not in self._announced]:
             self._ask(new)
         # One that answers nothing is for this process itself: Flower hands it out whoever asks.
-        mine = [key for key, one in self._announced.items() if not one.proto.metadata.reply_to_message_id]
+        mine = [key for key, one in list(self._announced.items()) if not one.proto.metadata.reply_to_message_id]
         whole: list[Message] = []
         for key in [*wanted, *mine]:
-            if key in self._announced and (message := self._whole(self._announced[key])) is not None:
-                del self._announced[key]
+            reply = self._announced.get(key)
+            if reply is not None and (message := self._whole(reply)) is not None:
+                self._announced.pop(key, None)
                 whole.append(message)
         return whole
 

@@ -13,8 +13,12 @@ from source_tree import ROOT, python_files, tracked_files
 LIBRARY = ("flower_edge", "strategies", "clients")
 #: What Flower means for the public, besides `flwr` itself.
 FLOWER_PUBLIC = ("flwr.app", "flwr.serverapp", "flwr.clientapp")
-#: The second one imports by name, so that a node without a module goes on as Flower's own.
-PRIVATE_DOORS = ("flower_edge/runtime/flower_private.py", "flower_edge/runtime/flower_private_node.py")
+#: All but the first import by name, so that a node without a module goes on as Flower's own.
+PRIVATE_DOORS = (
+    "flower_edge/runtime/flower_private.py",
+    "flower_edge/runtime/flower_private_node.py",
+    "flower_edge/runtime/flower_private_upload.py",
+)
 
 
 @cache

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from ..flower_private_node import run_supernode, warm_reason
+from ..flower_private_upload import wait_for_uploads
 from .pool import ExecutorPool
 from .settings import WarmSettings
 
@@ -41,6 +42,7 @@ def main(arguments: list[str]) -> None:
     if reason := warm_reason():
         print(f"flower-edge node: {reason}; the stock flower-supernode runs instead", file=sys.stderr, flush=True)
         _stock(given)
+    wait_for_uploads()
     pool = ExecutorPool(f"{HOST}:{port}", settings)
     last_s = time.monotonic()
 

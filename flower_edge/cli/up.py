@@ -57,7 +57,7 @@ def up(
     run_config: Annotated[str, typer.Option(metavar="TEXT", help='As of flwr run: "num-server-rounds=3".')] = "",
     nodes: Annotated[int, typer.Option(metavar="NUMBER", help="So many have to be online before the app is run.")] = 1,
     again: Annotated[
-        bool, typer.Option("--again", help="Run the app again when it ends: for an edge, whose run is to stay.")
+        bool, typer.Option("--again", help="Run the app again when it ends; an edge of a centre: flower-edge edge.")
     ] = False,
     control_port: Annotated[
         int, typer.Option(metavar="PORT", help="Of the control API, on the loopback address; 0 takes a free one.")

@@ -44,7 +44,7 @@ class AppRun:
         app: its folder, or a `.fab` file.
         run_config: as of `flwr run --run-config`.
         nodes: how many devices have to be online first.
-        again: whether it is run again when it has ended; for an edge whose run is to stay.
+        again: whether it is run again when it has ended.
     """
 
     app: Path

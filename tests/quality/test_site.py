@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from types import ModuleType, SimpleNamespace
+from xml.etree import ElementTree as ET
 
 import pytest
 from document_program import DOCUMENTS
@@ -57,3 +58,14 @@ def test_scenarios_and_rooms_are_put_into_the_menu(hook: ModuleType) -> None:
     pages = [path for part in made[1:3] for entries in part.values() for entry in entries for path in entry.values()]
     scenarios = [f"scenarios/{path.parent.name}.md" for path in sorted(ROOT.glob("scenarios/*/README.md"))]
     assert pages == [*scenarios, *(f"reference/{room.removeprefix('flower_edge.')}.md" for room in sorted(PUBLIC))]
+
+
+def test_the_picture_of_the_tiers_can_be_read_in_light_in_dark_and_aloud() -> None:
+    source = (ROOT / "docs/tiers.svg").read_text()
+    picture = ET.fromstring(source)
+    named = {element.get("id"): element.text or "" for element in picture.iter() if element.get("id")}
+    title, described = (named[name] for name in picture.get("aria-labelledby", "").split())
+    assert "three edges" in title
+    assert len(described.split()) > 20
+    assert "prefers-color-scheme: dark" in source
+    assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)", source) == []

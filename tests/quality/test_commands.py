@@ -1,8 +1,11 @@
-"""Every `flower-edge` command that a document shows is one: its verb is there, and so is each option."""
+"""Every command that a document shows is one: verbs, options, scenarios and their keys, benchmarks, targets of make."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import tomllib
+from collections.abc import Iterator
 from functools import cache
 
 import click
@@ -54,10 +57,37 @@ def wrong(command: str) -> str:
     return f"{at.name}: no option {', '.join(unknown)}" if unknown else ""
 
 
+def lost_keys(command: str) -> str:
+    """What of `run scenarios/NAME -c "key=value"` the scenario has not; "" where it has all of it."""
+    words = shlex.split(command)
+    if words[:1] != ["run"] or not (place := next((word for word in words if word.startswith("scenarios/")), "")):
+        return ""
+    file = ROOT / place / "pyproject.toml"
+    if not file.is_file():
+        return f"no {place}"
+    known = tomllib.loads(file.read_text())["tool"]["flwr"]["app"]["config"]
+    flat = set(_flat(known))
+    given = [words[at + 1] for at, word in enumerate(words[:-1]) if word in ("-c", "--run-config")]
+    asked = {key for text in given for key in re.findall(r"([\w.-]+)=", re.sub(r"'[^']*'", "TEXT", text))}
+    return f"{place} has no key {', '.join(sorted(asked - flat))}" if asked - flat else ""
+
+
+def _flat(table: dict[str, object], before: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}"
+
+
 def test_mistakes_are_found() -> None:
     assert wrong("fly APP") == "no verb 'fly'"
     assert wrong("run APP --resme latest") == "run: no option --resme"
     assert wrong('run APP -c "--not-ours=1" --resume latest') == ""
+    assert (
+        lost_keys("run scenarios/gossip -c \"task='x' prune=0.1 stalenes=1\"") == "scenarios/gossip has no key stalenes"
+    )
+    assert lost_keys("run scenarios/gosip") == "no scenarios/gosip"
     assert commands("```console\npi$ sudo ~/a/flower-edge join URL \\\n     --token x  # say\n```\n") == [
         "join URL --token x"
     ]
@@ -66,4 +96,9 @@ def test_mistakes_are_found() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_command_of_a_document_is_one(page: object) -> None:
     text = page.read_text()  # type: ignore[attr-defined]
-    assert [(command, said) for command in commands(text) if (said := wrong(command))] == []
+    assert [(command, said) for command in commands(text) if (said := wrong(command) or lost_keys(command))] == []
+    benchmarks = set(re.findall(r"python -m benchmarks\.(\w+)", text))
+    assert {name for name in benchmarks if not (ROOT / f"benchmarks/{name}.py").is_file()} == set()
+    targets = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)(?=`|\s*(?:#|$))", text, flags=re.M))
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    assert targets <= known

@@ -134,7 +134,7 @@ class RewardError(EdgeError, ValueError):
 
 
 class StateError(EdgeError):
-    """State of a node that was there before and is now missing or damaged."""
+    """State that was there before and is now missing or damaged, or that cannot be kept: the disk is full."""
 
 
 class ResumeError(EdgeError):

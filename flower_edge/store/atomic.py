@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["remove_leftovers", "write_bytes"]
+from ..errors import StateError
+
+__all__ = ["remove_leftovers", "told_what_to_do", "write_bytes"]
 
 #: Temporary files are called `.<name>.<random>.part` and stand beside the file they will become.
 PART = ".part"
@@ -34,6 +38,22 @@ def write_bytes(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
         raise
     _flush_folder(path.parent)
+
+
+@contextmanager
+def told_what_to_do(path: Path) -> Iterator[None]:
+    """What of a run cannot be written within is said with its place, the reason, and what to do about it.
+
+    Raises:
+        StateError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be written ({error.strerror or error}); what was written before is whole: make room there, "
+            "and resume the run"
+        ) from error
 
 
 def remove_leftovers(folder: Path) -> int:

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import ConfigError, DataError, ResumeError, StateError
+from .atomic import told_what_to_do
 from .json_file import read_json, write_json
 from .tree import Tree, load_tree, save_tree
 
@@ -61,11 +62,12 @@ class Checkpoints:
 
         Raises:
             ConfigError: something in the tree cannot be stored exactly.
-            OSError: the disk is full; the checkpoints before are untouched.
+            StateError: the disk is full; the checkpoints before are untouched.
         """
         path = _path(self._folder, next_round)
-        self._folder.mkdir(exist_ok=True)
-        save_tree(path, tree)
+        with told_what_to_do(path):
+            self._folder.mkdir(exist_ok=True)
+            save_tree(path, tree)
         for _, old in _numbered(self._folder)[self._keep :]:
             old.unlink(missing_ok=True)
         return path
@@ -107,12 +109,14 @@ class Models:
 
         Raises:
             ConfigError: `keep` below 1, or arrays of a dtype that cannot be stored.
+            StateError: the disk is full; the models before are untouched.
         """
         if keep < 1:
             raise ConfigError(f"keep = {keep}: at least the model just saved is kept; give 1 or more")
         path = _path(self._folder, round)
-        self._folder.mkdir(exist_ok=True)
-        save_tree(path, {name: np.asarray(array) for name, array in arrays.items()})
+        with told_what_to_do(path):
+            self._folder.mkdir(exist_ok=True)
+            save_tree(path, {name: np.asarray(array) for name, array in arrays.items()})
         scores = self.scores()
         scores.pop(round, None)
         if score is not None and not math.isnan(score):
@@ -122,7 +126,8 @@ class Models:
             if old_round not in (best, round):
                 old.unlink(missing_ok=True)
                 scores.pop(old_round, None)
-        write_json(self._scores_path, {str(at): scores[at] for at in sorted(scores)})
+        with told_what_to_do(self._scores_path):
+            write_json(self._scores_path, {str(at): scores[at] for at in sorted(scores)})
         return path
 
     def load(self, which: int | Literal["last", "best"] = "last") -> dict[str, np.ndarray]:

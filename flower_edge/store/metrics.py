@@ -6,11 +6,13 @@ One process writes, any number read, also while it writes. How a row looks in ea
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .atomic import told_what_to_do
 from .rows import Row, Value, clean, parse_lines, to_line
 
 if TYPE_CHECKING:
@@ -33,7 +35,9 @@ class MetricLog:
         from .database import Database, DatabaseError
 
         self._lock = threading.Lock()
-        self._file = lines.open("a", encoding="utf-8")
+        # Without a buffer: what could not be written would stay in it, to be written twice or at the wrong time.
+        self._file = lines.open("ab", buffering=0)
+        self._lines = lines
         self._path = database
         self._errors = DatabaseError
         self._database: Database | None = None
@@ -47,14 +51,13 @@ class MetricLog:
 
         Raises:
             ConfigError: a value is no number and no text; nothing is written.
-            OSError: the disk is full.
+            StateError: the disk is full; nothing of these rows is kept.
         """
         cleaned = [clean(row) for row in rows if row.values]
         if not cleaned:
             return
         with self._lock:
-            self._file.write("".join(to_line(row) + "\n" for row in cleaned))
-            self._file.flush()
+            self._write("".join(to_line(row) + "\n" for row in cleaned).encode())
             if self._database is None:
                 return
             try:
@@ -69,6 +72,17 @@ class MetricLog:
             if self._database is not None:
                 self._database.close()
                 self._database = None
+
+    def _write(self, data: bytes) -> None:
+        end = self._file.seek(0, os.SEEK_END)
+        with told_what_to_do(self._lines):
+            try:
+                while data:
+                    data = data[self._file.write(data) :]
+            except OSError:
+                # The rows of another one may follow: half a line in front of them would be damage.
+                self._file.truncate(end)
+                raise
 
     def _give_up(self, error: Exception) -> None:
         log.warning("%s cannot be written (%s); metrics go to the .jsonl beside it only", self._path, error)

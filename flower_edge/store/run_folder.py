@@ -32,6 +32,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 
 from ..errors import ConfigError, DataError, ResumeError, StateError
+from .atomic import told_what_to_do
 from .checkpoints import Checkpoints, Models, round_of
 from .json_file import from_json_value, read_json, write_json
 from .metrics import MetricLog, Row, Value, read_rows
@@ -281,6 +282,7 @@ class RunFolder:
 
         Raises:
             ConfigError: a value is neither number nor text, or the run was opened for reading.
+            StateError: the disk is full; here and wherever else a run is told something.
         """
         row = Row(
             kind, round, values, cell, node, edge_round, self.elapsed_s() if wall_s is None else wall_s, virtual_s
@@ -358,7 +360,8 @@ class RunFolder:
     def finish(self, summary: Mapping[str, Value]) -> None:
         """End the run well, with its result in a few numbers."""
         self._writing()
-        write_json(self.path / "summary.json", summary)
+        with told_what_to_do(self.path / "summary.json"):
+            write_json(self.path / "summary.json", summary)
         self._end("finished")
 
     def __enter__(self) -> Self:
@@ -369,7 +372,11 @@ class RunFolder:
     ) -> None:
         if error is not None:
             words = f"{type(error).__name__}: {error}"
-            self._end("stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", words)
+            try:
+                self._end("stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", words)
+            except StateError as full:
+                # What ended the run is told to who ran it; of the folder it will be said that nobody goes on with it.
+                log.warning("%s", full)
         elif self._info["status"] == "running" and self._metrics is not None:
             self._end("finished")
         self.close()
@@ -383,7 +390,8 @@ class RunFolder:
     def _end(self, status: Status, error: str | None = None) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._info.update(status=status, finished_at=now, error=error)
-        write_json(self.path / "run.json", self._info)
+        with told_what_to_do(self.path / "run.json"):
+            write_json(self.path / "run.json", self._info)
 
     def _writing(self) -> MetricLog:
         if self._metrics is None:

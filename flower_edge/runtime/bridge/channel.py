@@ -72,6 +72,17 @@ class Channel:
             raise ProtocolError(f"a frame of {length} bytes is announced, at most {self._most_bytes} are taken")
         return bytes(_take(self._stream, length, latest_s))
 
+    @property
+    def gone(self) -> bool:
+        """Whether the other end has closed it, as far as is known by now."""
+        self._stream.settimeout(0.0)
+        try:
+            return self._stream.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def close(self) -> None:
         """End it; the other end notices."""
         self._stream.close()

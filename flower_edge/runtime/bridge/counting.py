@@ -45,11 +45,17 @@ class Counted:
     def __init__(self, stable: StableKey) -> None:
         self._stable = stable
         self._entries: dict[str, tuple[float, int]] = {}
+        self._before: dict[str, tuple[float, int]] = {}
         self._rounds = 0
 
     def begin(self) -> None:
         """A cloud round begins. What was accepted alone since the last one stays: it goes up with this one."""
+        self._before = dict(self._entries)
         self._rounds = 0 if not self._entries else self._rounds
+
+    def undo(self) -> None:
+        """The cloud round that has begun came to nothing."""
+        self._entries = dict(self._before)
 
     def note(self, round: Round, weights: Mapping[int, float]) -> None:
         """An edge round has merged these weights, by node id."""

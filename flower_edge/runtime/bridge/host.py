@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from logging import getLogger
 from typing import Any, Final
@@ -20,13 +20,13 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from ...errors import ConfigError, EdgeError, ProtocolError
-from ...store.tree import load_tree, save_tree
 from ..edge_messages import COUNTED_NODES, COUNTED_ORDER, COUNTED_WEIGHTS, EDGE_RECORD, EVALUATES_KEY
 from ..edge_rounds import EdgeRounds
 from ..flower_private import set_metadata
 from ..narrowed_grid import minimum_nodes
 from .channel import Listener
 from .counting import Counted, StableKey
+from .edge_disk import EdgeDisk
 from .messages import FRAME_BYTES, Answer, Status, body_of, content_of
 from .orders import Job, Orders
 from .place import BridgePlace
@@ -35,7 +35,6 @@ __all__ = ["EdgeHost", "HostSettings"]
 
 log = getLogger("flwr.edge")
 
-_SCHEMA: Final = "flower-edge.edge-host/1"
 #: Between two looks whether there is something to do.
 _LOOK_S: Final = 0.5
 #: Between two looks who is on the grid, while there is nothing to do.
@@ -104,6 +103,7 @@ class EdgeHost:
         self._heard_s = time.monotonic()
         self._status = Status(pid=os.getpid(), flower_run=flower_run)
         self._orders = Orders(self._status_now)
+        self._disk = EdgeDisk(place, lambda trouble: self._tell(trouble=trouble), lambda: self._orders.ended)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -167,9 +167,11 @@ class EdgeHost:
             reason = str(error) if isinstance(error, EdgeError) else f"{type(error).__name__}: {error}"
             log.warning("edge: %s", reason)
             job.end(Answer(ok=False, reason=reason[:4000]))
+            self._tell(trouble=reason[:4000])
         else:
             again = job.answer is not None and job.answer.again
             job.end(Answer(ok=True, again=again), content)
+            self._tell(trouble="")
         self._orders.finished(job)
         self._heard_s = time.monotonic()
         self._tell(state="waiting", alone=0)
@@ -188,6 +190,9 @@ class EdgeHost:
                 f"a {job.ask.kind!r} message without an order for an edge came over the bridge; the centre's strategy "
                 "has to be Hierarchical(tier=BridgeTier())"
             )
+        if job.ask.kind == "train":
+            self._disk.wait_for_room(len(job.body), job.latest_s)
+            left_s = job.latest_s - time.monotonic()
         edge = self._edge_of(str(record["cell"]), job.ask.run)
         rounds = int(record.get("edge-rounds", 1)) if job.ask.kind == "train" else 1  # type: ignore[arg-type]
         # Time that the order has waited for this process to come back is not there any more.
@@ -202,6 +207,14 @@ class EdgeHost:
         message = Message(content, 1, job.ask.kind)
         set_metadata(message, message_id=job.digest)
         self._counted.begin()
+        try:
+            return self._done(edge, message, job)
+        except Exception:
+            if job.ask.kind == "train":
+                self._undo()
+            raise
+
+    def _done(self, edge: EdgeRounds, message: Message, job: Job) -> bytes:
         reply = edge.handle(message)
         if job.ask.kind == "train":
             report = reply.content.config_records[EDGE_RECORD]
@@ -213,8 +226,14 @@ class EdgeHost:
         if job.ask.kind == "train":
             # Before it is sent: what the centre has was kept here, whatever happens next.
             self._answered = {"digest": job.digest, "body": body}
-            self._save()
+            self._save(job.latest_s)
         return body
+
+    def _undo(self) -> None:
+        """A training order that failed has changed nothing: the edge is what its disk says, as after a restart."""
+        self._edge, self._answered = None, {}
+        self._counted.undo()
+        self._restore()
 
     def _edge_of(self, cell: str, run: str) -> EdgeRounds:
         """The edge as it is; a new one for another run of the centre, or another name."""
@@ -261,10 +280,9 @@ class EdgeHost:
 
     # -- the disk ----------------------------------------------------------------------------------------------------
 
-    def _save(self) -> None:
+    def _save(self, latest_s: float = 0.0) -> None:
         assert self._edge is not None
         tree = {
-            "schema": _SCHEMA,
             "cell": self._status.cell,
             "run": self._status.run,
             "cloud-round": self._status.cloud_round,
@@ -272,17 +290,13 @@ class EdgeHost:
             "edge": self._edge.state_dict(),
             "answered": self._answered,
         }
-        save_tree(self._place.state, tree)
+        self._disk.save(tree, latest_s)
 
     def _restore(self) -> None:
         """Go on from what an earlier process of this edge has left."""
-        if not self._place.state.exists():
+        tree = self._disk.load()
+        if tree is None:
             return
-        tree: Mapping[str, Any] = load_tree(self._place.state)
-        if tree.get("schema") != _SCHEMA:
-            raise ConfigError(
-                f"{self._place.state} is of another version of flower-edge; remove it to begin this edge anew"
-            )
         self._edge = self._made(tree["cell"])
         self._edge.load_state_dict(tree["edge"])
         self._answered = dict(tree["answered"])

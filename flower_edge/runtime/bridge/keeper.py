@@ -142,6 +142,7 @@ class EdgeKeeper:
         self._asked_s = self._well_s = 0.0
         self._run_id: int | None = None
         self._was_well = False
+        self._trouble = ""
 
     # -- what is kept ------------------------------------------------------------------------------------------------
 
@@ -218,6 +219,9 @@ class EdgeKeeper:
                 told = f", after round {status.cloud_round}" if status.cloud_round else ""
                 self._on_event(f"edge {self._plan.name} answers in run {status.flower_run}{told}")
             self._was_well = True
+            if status.trouble != self._trouble:
+                self._trouble = status.trouble
+                self._on_event(f"edge {self._plan.name}: {self._trouble or 'goes on'}")
             return
         address = self.place.address()
         gone = address is None or address.gone

@@ -97,6 +97,7 @@ class Status(_Head):
         terminals: how many are on its grid.
         pid: process that answers.
         flower_run: Flower's number of its run.
+        trouble: what keeps it from answering its centre, as a full disk; "" where nothing does.
     """
 
     cell: str = ""
@@ -110,6 +111,7 @@ class Status(_Head):
     terminals: int = 0
     pid: int = 0
     flower_run: int = 0
+    trouble: Annotated[str, Field(max_length=4096)] = ""
 
 
 def body_of(content: RecordDict) -> bytes:

@@ -127,6 +127,9 @@ class Orders:
             channel.send(self._status().to_bytes(), latest_s=latest_s)
             return
         body = channel.receive(latest_s=latest_s)
+        if channel.gone:
+            # This process was stopped meanwhile, or is late by far: nobody would take what comes of it.
+            raise TransportError("whoever asked has gone; what was asked is not begun")
         job = self._queued(ask, body, latest_s)
         if not job.done.wait(max(0.0, latest_s - time.monotonic())) or job.answer is None:
             return

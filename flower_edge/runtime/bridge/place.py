@@ -131,10 +131,20 @@ class BridgePlace:
         return self.folder / "edge.safetensors"
 
     def publish(self, port: int) -> Address:
-        """Say where this process listens; whoever listened before is nobody's address any more."""
+        """Say where this process listens; whoever listened before is nobody's address any more.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
         address = Address(port, this_process(), secrets.token_hex(8))
         told = {"port": port, "process": dict(address.process), "nonce": address.nonce}
-        write_bytes(self.folder / "address.json", json.dumps(told).encode())
+        try:
+            write_bytes(self.folder / "address.json", json.dumps(told).encode())
+        except OSError as error:
+            raise ConfigError(
+                f"bridge folder {self.folder} cannot be written ({error.strerror or error}); make room there, or name "
+                "one that this user can write"
+            ) from error
         return address
 
     def address(self) -> Address | None:

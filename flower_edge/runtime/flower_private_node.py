@@ -4,8 +4,9 @@ In flwr 1.41 a SuperNode sleeps 3 s between two looks for a message and half a s
 message starts a `flwr-clientapp`. Nothing of that can be set. So two modules are driven from inside, in processes that
 do nothing else:
 
-- `flwr.supernode.start_client_internal`: its `time.sleep` and its `_pull_and_store_message`, to look sooner and to be
-  told that a message is there. The SuperNode itself is Flower's, started by its own command.
+- `flwr.supernode.start_client_internal`: its `time.sleep`, its `_pull_and_store_message` and its `_push_messages`, to
+  look sooner, to be told that a message is there, and to pass on no half replies (`flower_private_reply`). The
+  SuperNode itself is Flower's, started by its own command.
 - `flwr.supernode.runtime.run_clientapp`: what a `flwr-clientapp` does with one message. The function itself is
   called, once per message, with four names in it exchanged: it must not end the process, not take its signals, and
   neither unpack nor import again what this process has already.
@@ -28,6 +29,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, Final
+
+from .flower_private_reply import give_up_half_replies, whole_reply
 
 __all__ = [
     "CLIENT_APP",
@@ -133,7 +136,7 @@ def run_supernode(
         closing: called when the process ends in good order, by a signal or by Flower.
     """
     loop = importlib.import_module(_SUPERNODE)
-    stock_pull = loop._pull_and_store_message
+    stock_pull, stock_push = loop._pull_and_store_message, loop._push_messages
 
     def pull(*positional: Any, **named: Any) -> Any:
         run_id = stock_pull(*positional, **named)
@@ -141,7 +144,13 @@ def run_supernode(
             stored(named["state"] if "state" in named else positional[0])
         return run_id
 
+    def push(*positional: Any, **named: Any) -> None:
+        while not whole_reply(named["state"] if "state" in named else positional[0]):
+            nap(True)
+        stock_push(*positional, **named)
+
     loop._pull_and_store_message = pull  # type: ignore[attr-defined]
+    loop._push_messages = push  # type: ignore[attr-defined]
     loop.time = SimpleNamespace(sleep=lambda seconds: nap(seconds < 1))  # type: ignore[attr-defined]
     importlib.import_module("flwr.supercore.exit").add_exit_handler(closing)
     # The command reads its arguments from here, and Flower tells from the name which program it is.
@@ -174,6 +183,8 @@ def let_expire(state: Any, claim: Claim) -> bool:
     begun = _status(state, claim) == "running"
     if begun:
         state.get_messages_legacy(run_ids=[claim.run_id], is_reply=False)
+        # One that died while it brought its reply.
+        give_up_half_replies(state, claim.run_id)
     with state.lock_task_store:
         record = state.task_token_store.get(claim.task_id)
         if record is not None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..errors import EdgeError
+from ..errors import EdgeError, EnrolmentRefused
 from ..units import human_bits
 from .checks import Check
 
@@ -72,6 +72,9 @@ def _joined(folder: DeviceFolder, joined: Joined) -> Iterator[Check]:
             yield Check("server", "ok", f"{joined.url} answers, and is vouched for by the authority it was joined with")
             yield clock_of_server(ahead)
             status = desk.status()
+    except EnrolmentRefused as refused:
+        yield Check("join", "fail", str(refused), "flower-edge leave --force, then join with a new token")
+        return
     except (EdgeError, OSError) as error:
         yield Check(
             "server", "fail", str(error), f"look at {joined.url} from here: network, firewall, `flower-edge up`"

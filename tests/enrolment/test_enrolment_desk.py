@@ -11,6 +11,7 @@ import pytest
 from desk_cases import Server, code_of, desk_in, let_in
 from filter_cases import HOST, front
 
+from flower_edge.cli.join_checks import join_checks
 from flower_edge.enrolment import desk_client, joining
 from flower_edge.enrolment.desk_client import DeskClient, ServerUrl, fetch_authority
 from flower_edge.enrolment.device_folder import DeviceFolder, NodeOptions
@@ -61,6 +62,18 @@ def test_a_device_joins_is_seen_and_leaves_and_its_key_is_not_taken_again(server
     device.make()
     device.write("node.key", private)
     assert code_of(server, device, server.book.invite()) == "removed"
+
+
+def test_the_doctor_of_a_device_that_was_removed_says_so_and_what_to_do(server: Server, tmp_path: Path) -> None:
+    device = DeviceFolder(tmp_path / "device")
+    let_in(server, device, server.book.invite())
+    before = {check.name: check.level for check in join_checks(device)}
+    assert (before["server"], before["join"]) == ("ok", "warn")  # its node has not been started
+    server.book.removed(NodeKey.at(device.file("node.key")).public)
+    last = list(join_checks(device))[-1]
+    assert (last.name, last.level) == ("join", "fail")
+    assert "pi-one-local was removed from this server" in last.found
+    assert last.advice == "flower-edge leave --force, then join with a new token"
 
 
 def test_the_peer_certificate_is_for_the_devices_own_key_and_from_another_authority(

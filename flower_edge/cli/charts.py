@@ -99,6 +99,10 @@ def timeline_chart(found: Timeline) -> Chart:
         axes.set_ylim(len(found.lanes) - 0.4, -0.6)  # the first on top
         axes.set_xlim(left=min(0.0, min(lane.first_s for lane in found.lanes) / scale))
         axes.set(xlabel=f"{'virtual time' if found.virtual else 'time since the start'} ({unit})")
+        if colours is _SVG_COLOURS:
+            # Room for lanes' names in the size that the page gives them on a narrow screen.
+            axes.tick_params(labelsize=12.2)
+            axes.xaxis.label.set_fontsize(12.2)
         if drawn > 1:
             _legend(axes, colours)
 

@@ -5,7 +5,6 @@ No request goes anywhere else, the console says nothing, and nothing scrolls sid
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,16 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_cases import CHROMIUM, PALE, UNNAMED, WAIT_MS
 from dashboard_cases import a_run, add_round
 
 pytest.importorskip("nicegui", reason="flower-edge[ui] is not installed")
-pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-from test_page_in_browser import PALE, UNNAMED, playwright
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 HERE = Path(__file__).parent
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-WAIT_MS = 60_000
 TOKEN = "a-token-nobody-guesses"
 DEMO = "20260101-000000-demo"
 

@@ -69,21 +69,21 @@ def answer(msg, context):
 """
 
 
-def state_factory() -> Any:
-    """Makes the state of a SuperNode with the id 1, the same one every time."""
+def state_factory(node_id: int = 1) -> Any:
+    """Makes the state of a SuperNode with this id, the same one every time."""
     factory = NodeStateFactory(ObjectStoreFactory())
-    factory.state().set_node_id(1)
+    factory.state().set_node_id(node_id)
     return factory
 
 
-def app_fab(folder: Path, who: str) -> Fab:
+def app_fab(folder: Path, who: str, client: str = CLIENT) -> Fab:
     """An app that calls its modules as all others here, and answers `who` it is."""
     package = folder / who / "same_name"
     package.mkdir(parents=True)
     (folder / who / "pyproject.toml").write_text(PROJECT, "utf-8")
     (package / "__init__.py").write_text("", "utf-8")
     (package / "helper.py").write_text(f"WHO = {who!r}\n", "utf-8")
-    (package / "client_app.py").write_text(CLIENT, "utf-8")
+    (package / "client_app.py").write_text(client, "utf-8")
     (package / "server_app.py").write_text("from flwr.serverapp import ServerApp\napp = ServerApp()\n", "utf-8")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a library, by Flower's use of it
@@ -91,12 +91,13 @@ def app_fab(folder: Path, who: str) -> Fab:
     return Fab("", content, {})
 
 
-def add_run(state: Any, run_id: int, fab: Fab) -> None:
+def add_run(state: Any, run_id: int, fab: Fab, node_config: Any = None, run_config: Any = None) -> None:
     """A run of an app, as a SuperNode learns of it with the first message."""
     run = Run.create_empty(run_id)
     run.fab_id, run.fab_version, run.series_id = "tests/warm-case", "1.0.0", run_id
     run.fab_hash = state.store_fab(fab)
-    context = Context(run_id, 1, node_config={}, state=RecordDict(), run_config={}, series_id=run_id)
+    configs = {"node_config": node_config or {}, "run_config": run_config or {}}
+    context = Context(run_id, state.get_node_id(), state=RecordDict(), series_id=run_id, **configs)
     state.set_run_series_context(run_id, context)
     state.store_run(run)
 

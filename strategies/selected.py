@@ -64,6 +64,7 @@ class SelectedState:
         utility: mean statistical utility of the chosen, as far as known.
         happened: events not yet told, as JSON, with the number of their choice.
         cell: of the last choice.
+        chosen: ids of the nodes of the last choice.
     """
 
     number: int
@@ -78,6 +79,7 @@ class SelectedState:
     utility: float = 0.0
     happened: tuple[tuple[int, str], ...] = ()
     cell: str = ""
+    chosen: tuple[int, ...] = ()
 
 
 class Selected(Layer[SelectedState]):
@@ -97,6 +99,9 @@ class Selected(Layer[SelectedState]):
         ask_timeout_s: how long answers are waited for, in seconds of `send_and_receive`; `None` as long as it takes.
         known: where all that is known of terminals is laid out for others, by every edge of a run on the same one:
             `MidRound(coverage, eligible=…, known=known)`.
+        hold: at an edge, choose in the first edge round of a cloud round, and keep those who were chosen, as long as
+            they can be asked, for the others of it. A cell that gossips wants that: who mixes with whom what was posted
+            in the edge round before must have been there.
 
     Conditions that terminals send along with their replies (`flower_edge.clients.conditions`) are read and taken out.
 
@@ -122,6 +127,7 @@ class Selected(Layer[SelectedState]):
         job: Job | None = None,
         ask_timeout_s: float | None = 30.0,
         known: Known | None = None,
+        hold: bool = False,
     ) -> None:
         if not isinstance(pipeline, Pipeline):
             raise ConfigError(
@@ -131,7 +137,7 @@ class Selected(Layer[SelectedState]):
             raise ConfigError(f"Selected(conditions={conditions!r}): expected 'ask' or 'none'")
         if max_age is not None and max_age < 0:
             raise ConfigError(f"Selected(max_age={max_age}): expected 0 (ask for every choice) or more")
-        self.pipeline, self.seed = pipeline, seed
+        self.pipeline, self.seed, self.hold = pipeline, seed, hold
         self.loss_key, self.rms_key, self.weight_key = loss_key, rms_key, weight_key
         self.job, self.ask_timeout_s, self.known = job or Job(), ask_timeout_s, known
         needed = pipeline.needs - _LEARNED or pipeline.needs & {"compute_s", "up_s"} or known is not None
@@ -157,6 +163,10 @@ class Selected(Layer[SelectedState]):
         state = self._timed(state, grid)
         if round.kind != "train":
             return nodes, self._laid_out(state)
+        if self.hold and state.round[0] == round.cloud and state.round[1] < round.edge:
+            held = set(state.chosen)
+            if staying := [node for node in nodes if node in held]:
+                return staying, self._laid_out(state)
         if (round.cloud, round.edge) != state.round:
             here = (round.cloud, round.edge)
             state = replace(state, number=state.number + 1, round=here, before=state.pipeline, cell=round.cell)
@@ -166,8 +176,9 @@ class Selected(Layer[SelectedState]):
         chosen, _, after = self.pipeline.choose(table, state.before, state.number, rng)
         utility = statistical_utility(table)[np.isin(table.nodes, chosen)]
         known = utility[~np.isnan(utility)]
-        state = replace(state, pipeline=after, utility=float(known.mean()) if len(known) else 0.0)
         taken = set(chosen.tolist())
+        mean = float(known.mean()) if len(known) else 0.0
+        state = replace(state, pipeline=after, utility=mean, chosen=tuple(sorted(taken)))
         # In the Grid's order: a strategy that is shown everybody then does what it would do without this layer.
         return [node for node in nodes if node in taken], self._laid_out(self._remarked(state, round, now_s(grid)))
 
@@ -331,6 +342,7 @@ class Selected(Layer[SelectedState]):
             "utility": state.utility,
             "happened": [list(entry) for entry in state.happened],
             "cell": state.cell,
+            "chosen": list(state.chosen),
         }
 
     def load(self, saved: Any) -> SelectedState:
@@ -348,6 +360,7 @@ class Selected(Layer[SelectedState]):
             utility=saved["utility"],
             happened=tuple((number, text) for number, text in saved["happened"]),
             cell=saved["cell"],
+            chosen=tuple(saved["chosen"]),
         )
 
     def __repr__(self) -> str:

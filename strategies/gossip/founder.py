@@ -92,13 +92,21 @@ class Founder:
         return self._group(self.membership.first(grid, present), server_round, begin_s, like)
 
     def anew(
-        self, group: Group, grid: Grid, present: Sequence[int], server_round: int, now_s: float | None, like: Arrays
+        self,
+        group: Group,
+        grid: Grid,
+        present: Sequence[int],
+        server_round: int,
+        now_s: float | None,
+        like: Arrays,
+        *,
+        afresh: bool = False,
     ) -> Group | None:
         """The group with who has come and without who has gone; None where it is as it was.
 
         Who stays keeps its model; packets on their way are not mixed: their rows are no more.
         """
-        env = self.membership.changed(group, grid, present)
+        env = self.membership.changed(group, grid, present, afresh=afresh)
         if env is None:
             return None
         new = self._group(env, server_round, group.timing.now_s if now_s is None else now_s, like, anyhow=True)

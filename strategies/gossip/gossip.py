@@ -72,6 +72,7 @@ class Gossip(Strategy):
             train). One of the two; without either, everybody can hear everybody.
         workers: chooses the workers among the nodes of the Grid, see `MostStable`; all by default. More may come, and
             a worker that has been away for `away_rounds` rounds is given up: the environment is then defined anew.
+            Where all begin from one model, as in each round of a centre, one round away is enough.
         initial: rows to begin with: `equal`, `static`, `drawn`, or a function of a `Start`.
         signalling: `rows` (the server computes and sends them), or, with a `Dcent` controller, `requirements` or
             `scalars`, where workers determine their own rows.
@@ -265,8 +266,10 @@ class Gossip(Strategy):
         self._grid = grid
         present = list(grid.get_node_ids())
         self.know(arrays)
-        group = self.defined(grid, present, server_round)
-        if (given := digest(arrays)) != self._progress.given or group.common:
+        given = digest(arrays)
+        afresh = given != self._progress.given
+        group = self.defined(grid, present, server_round, afresh=afresh)
+        if afresh or group.common:
             group.begin_afresh(self._like)
         self._progress.given = given
         if self.averaging is None:
@@ -370,8 +373,8 @@ class Gossip(Strategy):
 
     # -- the environment ---------------------------------------------------------------------------------------------
 
-    def defined(self, grid: Grid, present: Sequence[int], server_round: int) -> Group:
-        """The group as it is now, of the nodes that are on the Grid."""
+    def defined(self, grid: Grid, present: Sequence[int], server_round: int, *, afresh: bool = False) -> Group:
+        """The group as it is now, of the nodes that are on the Grid; `afresh` where all begin from one model now."""
         founder = Founder.of(self)
         group = self._group
         if group is None:
@@ -384,7 +387,7 @@ class Gossip(Strategy):
         group.env = group.env.attached(grid, present)
         if self.averaging is not None:
             return group
-        new = founder.anew(group, grid, present, server_round, now_s(grid), self._like)
+        new = founder.anew(group, grid, present, server_round, now_s(grid), self._like, afresh=afresh)
         if new is None:
             return group
         self._progress.defined_anew(new, now_s(grid))

@@ -61,15 +61,16 @@ class Membership:
             )
         return Environment.define(grid, numbered(grid, nodes, self.places), self.world)
 
-    def changed(self, group: Group, grid: Grid, present: Sequence[int]) -> Environment | None:
-        """A new environment, where somebody came who should take part, or a worker has been away for too long."""
+    def changed(self, group: Group, grid: Grid, present: Sequence[int], *, afresh: bool = False) -> Environment | None:
+        """A new environment, where somebody came who should take part, or a worker has been away for too long.
+
+        `afresh`: all begin from one model now, and nothing is on its way to be mixed. Then it costs nothing to go on
+        without those who were silent in the last round, too; in the midst of their rounds it would cost the packets.
+        """
         env, there = group.env, set(present)
+        patience = 1 if afresh and self.workers is None else self.away_rounds
         rows_there = {i for node, i in env.index.items() if node in there}
-        away = {
-            i
-            for i in range(len(env.numbers))
-            if i not in rows_there and group.silent_rounds.get(i, 0) >= self.away_rounds
-        }
+        away = {i for i in range(len(env.numbers)) if i not in rows_there and group.silent_rounds.get(i, 0) >= patience}
         came = [node for node in present if node not in env.index] if self.workers is None else []
         if not came and not away:
             return None

@@ -387,3 +387,36 @@ def test_inside_a_hierarchy_every_edge_chooses_among_its_own() -> None:
 def test_what_cannot_be_meant_is_refused_by_name(make: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         make()
+
+
+# --- kept for a whole cloud round ---
+
+
+def test_who_is_held_trains_in_all_edge_rounds_of_a_cloud_round_and_then_others_may() -> None:
+    def asked(*, hold: bool) -> list[list[int]]:
+        def edge(cell: str) -> Layered:
+            return Layered(FedAvg(fraction_evaluate=0.0), Selected(Pipeline(3), seed=1, hold=hold))
+
+        with LocalGrid(app(), NODES) as local:
+            grid = Listening(local)
+            Hierarchical(edge=edge, cells=blocks(1), edge_rounds=3).start(grid, initial_model(), num_rounds=4)
+        return grid.of("train")
+
+    held, free = asked(hold=True), asked(hold=False)
+    assert [held[at : at + 3] for at in (0, 3, 6, 9)] == [[held[at]] * 3 for at in (0, 3, 6, 9)]
+    assert len({tuple(nodes) for nodes in held}) > 1
+    assert any(free[at] != free[at + 1] for at in (0, 3, 6, 9))
+    assert [free[at] for at in (0, 3, 6, 9)] == [held[at] for at in (0, 3, 6, 9)]
+
+
+def test_who_is_held_and_gone_is_not_replaced_before_the_next_cloud_round_unless_all_are_gone() -> None:
+    layer, nodes = Selected(Pipeline(3), seed=1, hold=True), list(range(1000, 1010))
+    with LocalGrid(app(), NODES) as grid:
+        chosen, state = layer.narrow(layer.init(), Round(1, 1, "here"), grid, nodes)
+        left = [node for node in nodes if node != chosen[0]]
+        assert layer.narrow(state, Round(1, 2, "here"), grid, left)[0] == chosen[1:]
+        assert layer.load(layer.dump(state)).chosen == tuple(chosen)
+        strangers = [node for node in nodes if node not in chosen]
+        others, state = layer.narrow(state, Round(1, 3, "here"), grid, strangers)
+        assert len(others) == 3
+        assert len(layer.narrow(state, Round(2, 1, "here"), grid, nodes)[0]) == 3

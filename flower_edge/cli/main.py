@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Final, NoReturn
 
 import typer
 
@@ -20,12 +21,14 @@ from . import (
     join,
     leave,
     metrics,
+    new,
     node,
     plan_split,
     report,
     rewards,
     run,
     runs,
+    scenarios,
     split_edge,
     stage,
     up,
@@ -43,10 +46,24 @@ app = typer.Typer(
 )
 
 for verb in (
-    run, runs, up, join, leave, devices, node, edge, split_edge, stage, compress, watch, report, dashboard,
-    metrics, controllers, codecs, plan_split, rewards, doctor, agent,
+    run, runs, scenarios, new, up, join, leave, devices, node, edge, split_edge, stage, compress, watch, report,
+    dashboard, metrics, controllers, codecs, plan_split, rewards, doctor, agent,
 ):  # fmt: skip
     verb.register(app)
+
+
+#: What is imported where it is needed, and the extra that brings it.
+_EXTRAS: Final = {
+    "jinja2": "report",
+    "matplotlib": "report",
+    "nicegui": "ui",
+    "numba": "fast",
+    "psutil": "device",
+    "ray": "simulation",
+    "sklearn": "data",
+    "torch": "torch",
+    "torchvision": "torch",
+}
 
 
 def main() -> None:
@@ -56,8 +73,22 @@ def main() -> None:
             log_to_json()
         app()
     except EdgeError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(f"{type(error).__name__}: {error}")
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        _end(f"{error.name} is not installed, and this needs it: pip install 'flower-edge[{extra}]'")
+    except OSError as error:
+        # With a name it is about a file that the user has given; without one it may be anything.
+        if error.filename is None:
+            raise
+        _end(f"{error.filename}: {error.strerror or error}; give another path, or see who may read and write it")
+
+
+def _end(text: str) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ def node(
     )  # fmt: skip
     if bool(superlink) == (attach is not None):
         raise ConfigError("give --superlink HOST:PORT, or --attach FILE with such a line, and not both")
+    if superlink:
+        _check_address(superlink)
     given = ["--superlink", superlink, *context.args] if superlink else [*context.args]
     if insecure:
         given.append("--insecure")
@@ -119,6 +121,12 @@ def node(
     else:
         typer.echo(f"flower-edge node: a warm SuperNode for {superlink}, looks every {poll_s:g} s; Ctrl-C ends it")
     _become(settings.to_json(), own_port, given, stock)
+
+
+def _check_address(superlink: str) -> None:
+    host, _, port = superlink.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--superlink {superlink!r}: expected HOST:PORT, as edge.example:8000")
 
 
 def _own_options(settings: Any, given: list[str], roots: Path | None, node_config: str, stock: bool) -> list[str]:

@@ -61,7 +61,7 @@ def test_importing_the_command_imports_no_heavy_library() -> None:
 
 def test_every_verb_has_help_with_an_example_its_exit_codes_and_json() -> None:
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    joining = {"up", "join", "leave", "devices"}
+    joining = {"up", "join", "leave", "devices", "scenarios", "new"}
     expected = joining | {"run", "runs", "watch", "report", "rewards", "doctor", "node", "edge", "metrics", "dashboard"}
     assert set(verbs) == expected | {"controllers", "codecs", "compress", "plan-split", "split-edge", "stage", "agent"}
     groups = {name: getattr(verb, "commands", None) or {"": verb} for name, verb in verbs.items()}

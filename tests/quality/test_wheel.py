@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -101,7 +102,9 @@ def test_the_wheel_holds_every_module_and_every_file_that_goes_with_them(install
     with zipfile.ZipFile(installed.wheel) as archive:
         names = set(archive.namelist())
     modules = {
-        name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in names if name.endswith(".py")
+        name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        for name in names
+        if name.endswith(".py") and not name.startswith("flower_edge/scenarios/")
     }
     assert modules == installed.modules
     beside = {path.name for path in (ROOT / "flower_edge/cli").iterdir() if path.suffix in (".j2", ".css")}
@@ -137,6 +140,21 @@ def test_the_command_is_there_and_greets(installed: Installed) -> None:
     done = installed.run("flower-edge", "--help")
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def test_every_scenario_is_there_to_be_read_and_copied(installed: Installed) -> None:
+    with zipfile.ZipFile(installed.wheel) as archive:
+        packed = {name for name in archive.namelist() if name.startswith("flower_edge/scenarios/")}
+    tracked = {path.relative_to(ROOT).as_posix() for path in tracked_files()}
+    assert packed == {f"flower_edge/{name}" for name in tracked if name.startswith("scenarios/")}
+    listed = installed.run("flower-edge", "scenarios", "--json")
+    assert listed.returncode == 0, listed.stderr
+    found = json.loads(listed.stdout)["scenarios"]
+    assert {one["name"] for one in found} == {path.parent.name for path in ROOT.glob("scenarios/*/README.md")}
+    assert all(str(installed.bin.parent) in one["folder"] for one in found)
+    done = installed.run("flower-edge", "new", "my_terminals", "--from", "moving_terminals")
+    assert done.returncode == 0, done.stderr
+    assert (installed.folder / "my_terminals" / "my_terminals" / "server_app.py").is_file()
 
 
 def test_the_nouns_and_the_strategies_pass_their_tests_against_the_wheel(installed: Installed) -> None:

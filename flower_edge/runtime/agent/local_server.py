@@ -109,6 +109,9 @@ class LocalServer:
                     answer, file = self._call(head, body)
                 except EdgeError as error:
                     answer, file = {"error": str(error)}, None
+                except OSError as error:
+                    what = f"the agent cannot do {str(head.get('do'))[:40]!r} ({error.strerror or error})"
+                    answer, file = {"error": f"{what}; where its folder is full, make room there, and ask again"}, None
                 # What was not asked for is read all the same: the next frame comes behind it.
                 for _ in body:
                     pass

@@ -183,6 +183,7 @@ def wait_for_counts(hosts: Hosts, folder: Path, expected: dict[str, float]) -> N
 ALL_AT_HOME = {"edge-0": 23.0, "edge-1": 35.0}
 
 
+@pytest.mark.full
 def test_an_edge_server_a_host_s_node_and_a_terminal_are_killed_in_a_round_and_rejoin(
     hosts: Hosts, tmp_path: Path
 ) -> None:

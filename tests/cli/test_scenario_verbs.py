@@ -103,17 +103,23 @@ def test_a_copy_is_an_app_of_another_name_inside_and_out(folder: Path, made: Pat
 
 
 @pytest.mark.slow
-def test_a_copy_of_the_quickstart_runs_as_it_is(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = json.loads(call("new", "my_tiers", "--json"))
-    assert document["from"] == "quickstart"
+def test_a_copy_runs_as_it_is(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One that needs no torch: to import it would take most of the time.
+    document = json.loads(call("new", "my_tiers", "--from", "everything", "--json"))
+    assert document["from"] == "everything"
     assert document["command"] == "flower-edge run my_tiers"
     assert "my_tiers/server_app.py" in document["files"]
     try:
-        run = run_in_process(made / "my_tiers", 12, made / "runs", monkeypatch, {"num-server-rounds": 1})
+        config = {"num-server-rounds": 1, "pictures": False}
+        run = run_in_process(made / "my_tiers", 18, made / "runs", monkeypatch, config)
     finally:
         for name in [name for name in sys.modules if name.startswith("my_tiers")]:
             del sys.modules[name]
     assert {row.round for row in run.rows("central")} == {0, 1}
+
+
+def test_without_a_scenario_named_it_is_the_quickstart(made: Path) -> None:
+    assert json.loads(call("new", "mine", "--json"))["from"] == "quickstart"
 
 
 def test_what_is_there_is_never_overwritten(made: Path) -> None:

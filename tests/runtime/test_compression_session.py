@@ -431,7 +431,9 @@ def test_what_was_pressed_is_kept(opened: Opened, tmp_path: Path) -> None:
     second.resume_kept()
     wait_until(lambda: second.phase == "paused")
     assert not second.is_automatic
-    assert [one["text"] for one in second.told()["events"]][-3:-1] == ["automatic off", "goes on after a restart"]
+    told = [one["text"] for one in second.told()["events"]]
+    # What was being tried when it was pressed may still be told in between.
+    assert told.index("automatic off") < told.index("goes on after a restart")
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_compressing_goes_on(opened: Opened, tmp_path: Path) -> None:

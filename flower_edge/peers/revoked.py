@@ -52,7 +52,7 @@ class RevokedPeers:
         A list that was read once and cannot be read now holds on: nobody comes back because a disk is full.
 
         Raises:
-            PeerError: a list that was never read and is there, but damaged: guessing would let somebody in.
+            PeerError: a list that is named and was never read, damaged or not there: guessing would let somebody in.
         """
         if self._path is None:
             return ()
@@ -62,8 +62,6 @@ class RevokedPeers:
             if seen != self._seen:
                 self._list = _read(self._path)
                 self._seen = seen
-        except FileNotFoundError:
-            pass
         except (OSError, ValueError) as error:
             if self._seen is None:
                 raise PeerError(

@@ -126,6 +126,7 @@ def test_whose_certificate_is_revoked_is_in_no_table_from_the_next_round_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     listed = tmp_path / "revoked.json"
+    listed.write_bytes(revoked_as_bytes([]))
     with Group(tmp_path, range(3)) as group:
         out = group.cards[2].fingerprint
         tables: list[Any] = []
@@ -155,7 +156,9 @@ def test_a_list_that_was_read_holds_when_it_cannot_be_read_any_more(
     listed = tmp_path / "revoked.json"
     monkeypatch.setenv(REVOKED_VARIABLE, str(listed))
     revoked = RevokedPeers()
-    assert revoked.now() == ()
+    # Named, and not there: with a mistyped path nobody would be revoked.
+    with pytest.raises(PeerError, match="cannot be read"):
+        revoked.now()
     listed.write_bytes(revoked_as_bytes(["ab" * 32, "cd" * 32]))
     assert revoked.now() == ("ab" * 32, "cd" * 32)
     listed.write_text('{"fingerprints": ["half')

@@ -55,7 +55,7 @@ class Address:
         """What was given; None where nothing was.
 
         Raises:
-            ConfigError: no address, one that other machines reach without a token, or a token for nothing.
+            ConfigError: no address, or one that other machines reach without a token.
         """
         from ..telemetry.serving import is_loopback
 
@@ -129,7 +129,8 @@ def serve_beside(
         )  # fmt: skip
         stack.enter_context(shown)
         server.renewed.append(shown.renew)
-        told["page"] = shown.entrance
+        # Its address, and not the token: lines of a service are kept in a journal that others may read.
+        told["page"] = shown.url
     return told
 
 

@@ -142,6 +142,7 @@ class _Saying:
 
     def opening(self, server: EnrolmentServer, joined: str, uses: int, valid: str, served: dict[str, str]) -> None:
         from rich.console import Console
+        from rich.markup import escape
 
         folder, superlink = server.folder, server.superlink
         told: dict[str, Any] = {
@@ -159,14 +160,14 @@ class _Saying:
             self._put(told, "")
             return
         console = Console(highlight=False, soft_wrap=True)
-        console.print(f"[bold]up[/bold]  {server.url}   devices that have joined: {told['devices']}")
+        console.print(f"[bold]up[/bold]  {escape(server.url)}   devices that have joined: {told['devices']}")
         console.print(f"    authority  {told['ca_fingerprint']}")
         console.print(f"    runs       FLWR_HOME={folder.home} flwr run APP   (on this machine only)")
         for what, url in served.items():
-            console.print(f"    {what:<10} {url}")
+            console.print(f"    {what:<10} {escape(url)}")
         if joined:
             many = "one device" if uses == 1 else f"{uses} devices"
-            console.print(f"    join line, for {many}, for {valid}:\n\n[bold]{joined}[/bold]\n")
+            console.print(f"    join line, for {many}, for {valid}:\n\n[bold]{escape(joined)}[/bold]\n")
         console.print(f"    another one: flower-edge devices invite --state {folder.path}")
         console.print("    Ctrl-C ends it; devices stay joined", style="dim")
 

@@ -360,7 +360,7 @@ class Selected(Layer[SelectedState]):
             utility=saved["utility"],
             happened=tuple((number, text) for number, text in saved["happened"]),
             cell=saved["cell"],
-            chosen=tuple(saved["chosen"]),
+            chosen=tuple(saved.get("chosen", ())),
         )
 
     def __repr__(self) -> str:

@@ -21,8 +21,6 @@ _SCHEMA: Final = "flower-edge.edge-host/1"
 _LOOK_S: Final = 0.5
 #: What is kept beside the models: configs, names, the answer's metrics.
 _SLACK_BYTES: Final = 1 << 16
-#: The strategy's moments and the answer, in models of the first order, whose size alone is known then.
-_MODELS: Final = 4
 
 
 class EdgeDisk:
@@ -48,7 +46,8 @@ class EdgeDisk:
             ProtocolError: there was none by then.
         """
         path = self._place.state
-        needed = path.stat().st_size if path.exists() else _MODELS * body_bytes
+        # Before the first order it is only known that the answer will be a model, as the order is.
+        needed = path.stat().st_size if path.exists() else body_bytes
         needed += _SLACK_BYTES
 
         def trouble() -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
 import socket
@@ -137,7 +138,8 @@ class EdgeKeeper:
         self._verbs = FlowerVerbs(self._scripts, self._work.home, self._work.cwd, self._environment)
         self._link = self._kept("SuperLink", "link", self._superlink_command) if plan.serve else None
         self._node = self._kept("SuperNode", "node", self._node_command) if plan.centre_options is not None else None
-        self._back_off, self._due_s = BackOff(first_s=1.0, most_s=30.0, good_s=60.0), 0.0
+        # An app that takes a minute to fail has not gone well for a minute: `good` alone begins the waits anew.
+        self._back_off, self._due_s = BackOff(first_s=1.0, most_s=30.0, good_s=math.inf), 0.0
         self._submitted_s: float | None = None
         self._asked_s = self._well_s = 0.0
         self._run_id: int | None = None

@@ -14,12 +14,16 @@ class BackOff:
     Args:
         first_s: the first wait.
         most_s: the longest.
-        good_s: after so long without an end the waits begin anew.
+        good_s: after so long without an end the waits begin anew; infinite: after `good` alone.
         clock: seconds that never go back.
 
     >>> waits = BackOff(first_s=5.0, most_s=30.0, good_s=60.0, clock=lambda: 0.0)
     >>> [waits.next_s() for _ in range(4)]
     [5.0, 10.0, 20.0, 30.0]
+    >>> late = iter([0.0, 100.0, 200.0])
+    >>> waits = BackOff(first_s=5.0, most_s=30.0, good_s=float("inf"), clock=lambda: next(late))
+    >>> [waits.next_s() for _ in range(2)]
+    [5.0, 10.0]
     """
 
     def __init__(

@@ -151,11 +151,15 @@ class SuperLink:
         rows = self.verbs.ask("supernode", "list", CONNECTION)["nodes"]
         return {int(row["node-id"]): str(row["status"]) for row in rows if row["status"] != "unregistered"}
 
-    def _untold(self) -> int:
+    def _strangers(self) -> list[int]:
         from .book import EnrolmentBook
 
-        known = {device.node_id for device in EnrolmentBook(self._folder.book).devices()}
-        found = [node_id for node_id in self.nodes() if node_id not in known]
+        # Those that are out too: Flower has their nodes until it is told, and nobody else may be given one.
+        known = {device.node_id for device in EnrolmentBook(self._folder.book).devices(removed=True)}
+        return [node_id for node_id in self.nodes() if node_id not in known]
+
+    def _untold(self) -> int:
+        found = self._strangers()
         if not found:
             raise EnrolmentError(
                 "Flower had this key and let it go, and takes no key twice; run `flower-edge leave --force` on the "

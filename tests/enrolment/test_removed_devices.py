@@ -1,0 +1,61 @@
+"""Devices that are out: Flower is told of each sooner or later, whatever broke off, and nobody waits for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flower_edge.enrolment.book import EnrolmentBook
+from flower_edge.enrolment.server_folder import ServerFolder
+from flower_edge.enrolment.superlink import SuperLink
+from flower_edge.errors import EnrolmentError, LaunchError
+
+
+class Verbs:
+    """Flower's command line: no key is taken twice, not one that was let go either, and no keys are listed."""
+
+    def __init__(self, keys: dict[str, int]) -> None:
+        self.keys, self.gone = keys, set[int]()
+
+    def ask(self, *words: str) -> dict[str, Any]:
+        if words[1] == "register":
+            key = Path(words[2]).read_text("ascii").strip()
+            if key in self.keys:
+                raise LaunchError("flwr supernode: Public key already in use.")
+            self.keys[key] = 100 + len(self.keys)
+            return {"node-id": str(self.keys[key])}
+        if words[1] == "unregister":
+            self.gone.add(int(words[2]))
+            return {}
+        rows = {node_id: "unregistered" if node_id in self.gone else "offline" for node_id in self.keys.values()}
+        return {"nodes": [{"node-id": str(node_id), "status": status} for node_id, status in rows.items()]}
+
+
+def superlink(path: Path, keys: dict[str, int]) -> tuple[SuperLink, EnrolmentBook, Verbs]:
+    """One that was not started, with Flower's nodes by their keys."""
+    folder, verbs = ServerFolder.at(path), Verbs(keys)
+    book, made = EnrolmentBook(folder.book), SuperLink(folder, 9)
+    made.verbs = verbs  # type: ignore[assignment]
+    return made, book, verbs
+
+
+def admit(book: EnrolmentBook, key: str, node_id: int | None = None) -> None:
+    book.admit(book.invite(), key, key)
+    if node_id is not None:
+        book.joined(key, node_id)
+
+
+def test_nobody_is_given_the_node_of_a_device_that_is_out(tmp_path: Path) -> None:
+    flower, book, verbs = superlink(tmp_path, {"out": 7, "live": 8})
+    admit(book, "out", 7)
+    admit(book, "live", 8)
+    book.removed("out")  # and Flower has not been told yet
+    verbs.gone.add(8)  # somebody let the other one go by hand
+    with pytest.raises(EnrolmentError, match="Flower had this key and let it go"):
+        flower.register("live", "live")
+    verbs.gone.clear()
+    admit(book, "new")
+    verbs.keys["new"] = 9  # its join broke off before the id was taken down
+    assert flower.register("new", "new") == 9

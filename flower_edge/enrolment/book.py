@@ -143,11 +143,19 @@ class EnrolmentBook:
                 "UPDATE devices SET state = 'removed', since_s = ? WHERE public_key = ? AND state <> 'removed'",
                 (self._clock(), public_key),
             )
+            # Also one without a node id: Flower may have it, where its join broke off or goes on just now.
             book.execute(
-                "INSERT OR IGNORE INTO untold "
-                "SELECT public_key FROM devices WHERE public_key = ? AND node_id IS NOT NULL",
-                (public_key,),
+                "INSERT OR IGNORE INTO untold SELECT public_key FROM devices WHERE public_key = ?", (public_key,)
             )
+
+    def has_node(self, public_key: str, node_id: int) -> None:
+        """Flower has a device that is out under this id, and is to be told, see `untold`."""
+        with self._write() as book:
+            done = book.execute(
+                "UPDATE devices SET node_id = ? WHERE public_key = ? AND state = 'removed'", (str(node_id), public_key)
+            )
+            if done.rowcount == 1:
+                book.execute("INSERT OR IGNORE INTO untold VALUES (?)", (public_key,))
 
     def told(self, public_key: str) -> None:
         """Flower knows that this device is out."""

@@ -52,6 +52,16 @@ class Registrar(Protocol):
         """
         ...
 
+    def find(self, public_key: str, name: str) -> int | None:
+        """The node of a key whose id nobody took down, to be unregistered: it may be registered here to find out.
+
+        None: Flower has no node that is not known here.
+
+        Raises:
+            EdgeError: as above.
+        """
+        ...
+
     def unregister(self, node_id: int) -> None:
         """Let it take the node no longer; nothing where it is gone already.
 
@@ -156,11 +166,20 @@ class EnrolmentDesk:
         told = []
         with self._one_by_one:
             for device in self._book.untold():
-                if device.node_id is not None:
-                    self._registrar.unregister(device.node_id)
-                self._book.told(device.public_key)
+                self._let_go(device)
                 told.append(device)
         return told
+
+    def _let_go(self, device: Device) -> None:
+        node_id = device.node_id
+        if node_id is None:
+            # Its first join broke off: Flower may have its key, under an id that was never taken down.
+            node_id = self._registrar.find(device.public_key, device.name)
+            if node_id is not None:
+                self._book.has_node(device.public_key, node_id)
+        if node_id is not None:
+            self._registrar.unregister(node_id)
+        self._book.told(device.public_key)
 
     async def _give_authority(self, request: Request) -> Response:
         return Response(self._authority, media_type="application/x-pem-file")
@@ -194,7 +213,7 @@ class EnrolmentDesk:
         try:
             return self._book.joined(device.public_key, node_id)
         except EnrolmentRefused:  # it was taken out meanwhile
-            self._registrar.unregister(node_id)
+            self._book.has_node(device.public_key, node_id)
             raise
 
     def _status(self, asked: StatusRequest, address: str) -> StatusReply:

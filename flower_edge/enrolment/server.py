@@ -128,7 +128,6 @@ class EnrolmentServer:
             self.superlink = SuperLink(self.folder, port, self._tell, variables)
             stack.callback(self.superlink.stop)
             self.superlink.start(self._ended)
-            self._catch_up()
             trust = ssl.create_default_context(cafile=str(self.folder.authority_file()))
             self.desk = EnrolmentDesk(
                 self.book,
@@ -141,6 +140,8 @@ class EnrolmentServer:
             )
             # Before anybody is let in: who was taken out while nobody served.
             self.desk.tell_flower()
+            # After that: a node of somebody who is out is then nobody else's.
+            self._catch_up()
             self._guard = FleetFilter(
                 self.superlink.url, trust=trust, own=self.desk, limits=self._limits, watch=self.sightings.note
             )
@@ -237,7 +238,7 @@ class EnrolmentServer:
             self._write_revoked()
             if self.superlink.healthy and self.book.untold():
                 for device in self.desk.tell_flower():
-                    self._tell(f"{device.name} (node {device.node_id}) is out")
+                    self._tell(f"{device.name} (node {device.node_id or '-'}) is out")
         except EdgeError as error:
             self._tell_at_s = now_s + _TELL_EVERY_S
             self._tell(f"who is out could not be told: {error}; tried again in {_TELL_EVERY_S:.0f} s")

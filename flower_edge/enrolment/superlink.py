@@ -138,6 +138,10 @@ class SuperLink:
                     raise
         return self._untold()
 
+    def find(self, public_key: str, name: str) -> int | None:
+        """As `Registrar` says. Flower lists no keys: whether it has this one is seen by registering it."""
+        return self.register(public_key, name) if self._strangers() else None
+
     def unregister(self, node_id: int) -> None:
         """As `Registrar` says."""
         try:

@@ -34,6 +34,9 @@ class Register:
         self.nodes[node_id] = public_key
         return node_id
 
+    def find(self, public_key: str, name: str) -> int | None:
+        return next((node_id for node_id, key in self.nodes.items() if key == public_key), None)
+
     def unregister(self, node_id: int) -> None:
         self.nodes.pop(node_id, None)
 
@@ -44,6 +47,7 @@ class Server:
 
     front: Front
     book: EnrolmentBook
+    desk: EnrolmentDesk
     flower: Register
     sightings: Sightings
     fingerprint: str
@@ -67,7 +71,7 @@ def desk_in(path: Path) -> Iterator[Server]:
         book, flower, authority_pem=authority.certificate_pem, peers=peers, sightings=sightings, tell=told.append
     )
     with front(folder.path, own=desk) as made:
-        yield Server(made, book, flower, sightings, folder.fingerprint(), told)
+        yield Server(made, book, desk, flower, sightings, folder.fingerprint(), told)
 
 
 def let_in(server: Server, folder: DeviceFolder, token: str | None, **line: str) -> Joined:

@@ -168,9 +168,14 @@ def test_who_is_out_is_remembered_until_flower_was_told(book: EnrolmentBook) -> 
     book.joined("key-1", 7)
     for key in ("key-1", "key-2", "nobody"):
         book.removed(key)
-    assert [(device.name, device.node_id) for device in book.untold()] == [("pi", 7)]  # of the other it never knew
+    # Of the other it may know: its join broke off.
+    assert [(device.name, device.node_id) for device in book.untold()] == [("pi", 7), ("pi-2", None)]
     book.told("key-1")
+    book.told("key-2")
     assert book.untold() == []
+    book.has_node("key-2", 8)
+    book.has_node("nobody", 9)
+    assert [(device.name, device.node_id) for device in book.untold()] == [("pi-2", 8)]
 
 
 def test_how_many_may_still_join_is_counted_without_what_has_expired(book: EnrolmentBook, clock: Clock) -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from desk_cases import Server, code_of, desk_in, let_in
 
 from flower_edge.enrolment.book import EnrolmentBook
+from flower_edge.enrolment.device_folder import DeviceFolder
 from flower_edge.enrolment.server_folder import ServerFolder
 from flower_edge.enrolment.superlink import SuperLink
 from flower_edge.errors import EnrolmentError, LaunchError
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with desk_in(tmp_path / "server") as made:
+        yield made
 
 
 class Verbs:
@@ -59,3 +68,49 @@ def test_nobody_is_given_the_node_of_a_device_that_is_out(tmp_path: Path) -> Non
     admit(book, "new")
     verbs.keys["new"] = 9  # its join broke off before the id was taken down
     assert flower.register("new", "new") == 9
+
+
+def test_a_device_that_is_taken_out_while_flower_registers_it_is_let_go(server: Server, tmp_path: Path) -> None:
+    register = server.flower.register
+
+    def slowly(public_key: str, name: str) -> int:
+        server.book.removed(public_key)
+        return register(public_key, name)
+
+    server.flower.register = slowly  # type: ignore[method-assign]
+    assert code_of(server, DeviceFolder(tmp_path / "device"), server.book.invite()) == "removed"
+    (node_id,) = server.flower.nodes
+    assert [device.node_id for device in server.book.untold()] == [node_id]  # it is kept until that has worked
+    assert [device.name for device in server.desk.tell_flower()] == ["pi-one-local"]
+    assert (server.flower.nodes, server.book.untold()) == ({}, [])
+
+
+def test_one_whose_join_broke_off_before_the_node_id_was_taken_down_is_let_go(server: Server, tmp_path: Path) -> None:
+    register = server.flower.register
+
+    def dies(public_key: str, name: str) -> int:
+        register(public_key, name)
+        raise EnrolmentError("the power is gone")
+
+    server.flower.register = dies  # type: ignore[method-assign]
+    with pytest.raises(EnrolmentError, match="the power is gone"):
+        let_in(server, DeviceFolder(tmp_path / "device"), server.book.invite())
+    (device,) = server.book.devices()
+    server.book.removed(device.public_key)
+    (node_id,) = server.flower.nodes
+    server.desk.tell_flower()
+    assert (server.flower.nodes, server.book.untold()) == ({}, [])
+    assert server.book.device(device.public_key).node_id == node_id
+
+
+def test_a_node_that_nobody_took_down_is_found_by_its_key(tmp_path: Path) -> None:
+    flower, book, verbs = superlink(tmp_path, {"known": 7})
+    admit(book, "known", 7)
+    admit(book, "out")
+    book.removed("out")
+    assert flower.find("out", "out") is None
+    assert "out" not in verbs.keys  # nothing was registered to find that out
+    verbs.keys["out"] = 8
+    assert flower.find("out", "out") == 8
+    verbs.keys = {"by hand": 9}
+    assert flower.find("out", "out") == verbs.keys["out"]  # not the other's

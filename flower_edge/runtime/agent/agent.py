@@ -147,16 +147,17 @@ class Agent(Listening):
 
         Raises:
             PeerError: a table that is not for this agent.
+            OSError: the folder of a new run cannot be written; nothing has changed then.
         """
         removed = None
         with self._lock:
             run = self._runs.get(table.run)
             if run is None:
+                # First the new one: where it cannot be made, on a full disk say, none is given up for it.
+                made = self._make(table)
                 if len(self._runs) >= self.limits.runs:
                     removed = self._runs.pop(min(self._runs, key=lambda name: self._runs[name].used_s))
-                folder = self.folder / "runs" / hashlib.sha256(table.run.encode()).hexdigest()[:32]
-                folder.mkdir(mode=0o700, exist_ok=True)
-                self._runs[table.run] = self._begin(folder, Standing(table, self.limits.rounds))
+                self._runs[table.run] = made
         if removed is not None:
             log.warning("run %r is given up for a newer one", removed.standing.table.run)
             removed.remove()
@@ -174,6 +175,17 @@ class Agent(Listening):
         if run is None:
             raise PeerError(f"run {name[:40]!r} has not begun at this agent; tell it a round's table first")
         return run
+
+    def _make(self, table: RoundTable) -> Run:
+        folder = self.folder / "runs" / hashlib.sha256(table.run.encode()).hexdigest()[:32]
+        fresh = not folder.exists()
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            return self._begin(folder, Standing(table, self.limits.rounds))
+        except BaseException:
+            if fresh:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def _begin(self, folder: Path, standing: Standing) -> Run:
         return Run(

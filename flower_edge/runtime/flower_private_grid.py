@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -35,6 +36,10 @@ _NEEDED: Final = (
     "iterate_object_tree", "make_pull_object_fn_protobuf", "pull_objects", "inflate_object_from_contents",
     "ObjectPullError", "make_message", "Metadata", "Error", "SYSTEM_MESSAGE_TYPE", "now", "httpx.HTTPStatusError",
 )  # fmt: skip
+#: Seconds after which what is there of a reply that nobody has asked for is let go; it can be had again.
+_KEPT_S: Final = 30.0
+#: How many such replies are known beyond that; of older ones a SuperLink says that they are not there.
+_KNOWN: Final = 1000
 _told: set[str] = set()
 
 
@@ -77,6 +82,7 @@ class _Announced:
 
     proto: Any
     object_ids: list[str]
+    asked_s: float
     contents: dict[str, bytes] = field(default_factory=dict)
     gone: str = ""
 
@@ -90,6 +96,7 @@ class _WholeReplies:
     def pull(self, message_ids: Iterable[str]) -> list[Message]:
         """As `Grid.pull_messages`."""
         wanted = list(dict.fromkeys(message_ids))
+        self._let_go(set(wanted))
         if new := [message_id for message_id in wanted if message_id not in self._announced]:
             self._ask(new)
         # One that answers nothing is for this process itself: Flower hands it out whoever asks.
@@ -102,6 +109,18 @@ class _WholeReplies:
                 whole.append(message)
         return whole
 
+    def _let_go(self, asked: set[str]) -> None:
+        """A terminal that is cut off in each round must not leave a part of a model here each time."""
+        now_s = time.monotonic()
+        for key, reply in list(self._announced.items()):
+            if key in asked or not reply.proto.metadata.reply_to_message_id:
+                reply.asked_s = now_s
+            elif now_s - reply.asked_s >= _KEPT_S:
+                reply.contents.clear()  # a SuperLink has them until it is told that all of it was received
+        others = sorted((reply.asked_s, key) for key, reply in list(self._announced.items()) if key not in asked)
+        for _, key in others[: max(0, len(others) - _KNOWN)]:
+            self._announced.pop(key, None)
+
     def _ask(self, message_ids: list[str]) -> None:
         request = self._module.PullAppMessagesRequest(message_ids=message_ids)
         try:
@@ -113,7 +132,8 @@ class _WholeReplies:
             return
         for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             key = proto.metadata.reply_to_message_id or proto.metadata.message_id
-            self._announced[key] = _Announced(proto, [one.object_id for one in self._module.iterate_object_tree(tree)])
+            object_ids = [one.object_id for one in self._module.iterate_object_tree(tree)]
+            self._announced[key] = _Announced(proto, object_ids, time.monotonic())
 
     def _whole(self, reply: _Announced) -> Message | None:
         """The message, once all of it is there; an error reply where it never will be."""
@@ -123,13 +143,13 @@ class _WholeReplies:
         )
 
         def pull(object_id: str) -> bytes:
-            if object_id not in reply.contents:
+            if (content := reply.contents.get(object_id)) is None:
                 try:
-                    reply.contents[object_id] = pull_now(object_id)
+                    content = reply.contents[object_id] = pull_now(object_id)
                 except module.ObjectPullError as error:
                     reply.gone = str(error)  # not late, but away: whoever uploaded it has taken too long
                     raise
-            return reply.contents[object_id]
+            return content
 
         try:
             contents = module.pull_objects(reply.object_ids, pull, max_tries_per_object=1)

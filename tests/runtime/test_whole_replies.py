@@ -23,7 +23,7 @@ from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.grid import http_grid
 from flwr.superlink.servicer.runtime import runtime_handlers
 
-from flower_edge.runtime import GridProxy
+from flower_edge.runtime import GridProxy, flower_private_grid
 from flower_edge.runtime.flower_private import borrowed_identity
 from flower_edge.runtime.flower_private_grid import pull_reason, take_whole_replies
 from flower_edge.runtime.grid_proxy import Counts
@@ -149,6 +149,57 @@ def test_a_reply_that_is_whole_in_time_counts_however_slowly_it_came(link: Link)
     replies = list(grid.send_and_receive(link.training()))
     assert [reply.metadata.src_node_id for reply in replies] == link.nodes
     assert grid.counts == Counts(sent=3, answered=3)
+
+
+def halves(grid: Any) -> list[int]:
+    """Of the replies that were announced to this Grid: how many objects of each are there."""
+    return [len(one.contents) for one in grid.pull_messages.__self__._announced.values()]
+
+
+def test_half_a_reply_that_nobody_asks_for_is_let_go_and_comes_whole_when_it_is_asked_for(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = link.grid()
+    assert take_whole_replies(bare)
+    first, second, _ = bare.push_messages(link.training())
+    upload = link.announce(link.nodes[0])
+    for _ in range(4):
+        next(upload)
+    assert list(bare.pull_messages([first])) == []
+    assert list(bare.pull_messages([second])) == []
+    (kept,) = halves(bare)
+    assert kept > 0  # between two looks it is not had again
+    monkeypatch.setattr(flower_private_grid, "_KEPT_S", 0.0)
+    assert list(bare.pull_messages([second])) == []
+    assert halves(bare) == [0]
+    assert list(bare.pull_messages([first])) == []
+    assert halves(bare) == [kept]
+    for _ in upload:
+        pass
+    (reply,) = bare.pull_messages([first])
+    np.testing.assert_array_equal(
+        reply.content["arrays"]["w2"].numpy(), np.full(4, link.nodes[0] % 1000 + 2, np.float32)
+    )
+    assert halves(bare) == []
+
+
+def test_of_too_many_halves_the_oldest_is_forgotten_and_is_an_error_where_it_is_asked_for(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower_private_grid, "_KNOWN", 1)
+    bare = link.grid()
+    assert take_whole_replies(bare)
+    ids = list(bare.push_messages(link.training()))
+    for node, message_id in zip(link.nodes, ids, strict=True):
+        next(link.announce(node))
+        assert list(bare.pull_messages([message_id])) == []
+    assert len(halves(bare)) == 2  # the one that is asked for, and of two others the younger
+    (lost,) = bare.pull_messages(ids[:1])
+    assert (lost.error.code, lost.metadata.reply_to_message_id) == (3, ids[0])
+    # What is asked for is never dropped.
+    monkeypatch.setattr(flower_private_grid, "_KNOWN", 0)
+    assert list(bare.pull_messages(ids[2:])) == []
+    assert len(halves(bare)) == 1
 
 
 def test_an_upload_that_takes_longer_than_flower_waits_for_one_is_an_error(

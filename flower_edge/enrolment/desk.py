@@ -37,6 +37,9 @@ __all__ = ["EnrolmentDesk", "Registrar", "Sightings"]
 _CHALLENGE_S: Final = 120.0
 #: Flower's nodes send a heartbeat every 30 s at the latest, and ask for messages every few seconds.
 ONLINE_S: Final = 60.0
+#: Before Flower is told again of a device where it did not work: twice as long each time, up to the second.
+_AGAIN_S: Final = (5.0, 300.0)
+_AT_ONCE: Final = (float("-inf"), _AGAIN_S[0])
 
 Asked = TypeVar("Asked", JoinRequest, StatusRequest, LeaveRequest)
 
@@ -113,6 +116,7 @@ class EnrolmentDesk:
         sightings: what the fleet filter sees.
         wheels: a folder of wheels to give to anybody; None: none.
         tell: is called with a line about each device that joins or leaves.
+        clock: seconds that never go back; by it Flower is told again.
     """
 
     def __init__(
@@ -125,12 +129,15 @@ class EnrolmentDesk:
         sightings: Sightings,
         wheels: Path | None = None,
         tell: Callable[[str], None] = lambda line: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._book, self._registrar, self._peers, self.sightings = book, registrar, peers, sightings
         self._authority, self._tell = authority_pem, tell
         self._challenges, self._used, self._taking = TokenMaker.fresh(), dict[str, float](), threading.Lock()
         # Flower is told of one device at a time: what it registered and did not tell is then found again.
-        self._one_by_one = threading.Lock()
+        self._one_by_one, self._clock = threading.Lock(), clock
+        # Of devices of which it could not be told: not before when, and how long to wait after that.
+        self._put_off: dict[str, tuple[float, float]] = {}
         #: Joins that were refused since this server was started, by code.
         self.refusals: Counter[str] = Counter()
         self._app = Starlette(
@@ -155,31 +162,49 @@ class EnrolmentDesk:
             EdgeError: Flower could not be told; the device is out of the book nevertheless.
         """
         self._book.removed(device.public_key)
-        self.tell_flower()
+        self._let_go(device.public_key)
 
-    def tell_flower(self) -> list[Device]:
+    def tell_flower(self, *, most: int | None = None, ended: Callable[[], bool] = lambda: False) -> list[Device]:
         """Let Flower know of the devices that are out, whoever took them out; those that it was told of.
 
+        Each takes seconds. Where it does not work for one, a line says so, the others are told nevertheless, and it is
+        tried again in a later call, once some time has passed.
+
+        Args:
+            most: of how many at most; None: of all.
+            ended: looked at before each; whether to leave the others for later.
+
         Raises:
-            EdgeError: it could not be told.
+            EnrolmentError: the book cannot be read.
         """
-        told = []
-        with self._one_by_one:
-            for device in self._book.untold():
-                self._let_go(device)
-                told.append(device)
+        told, now_s = list[Device](), self._clock()
+        due = [(self._put_off.get(one.public_key, _AT_ONCE)[0], one) for one in self._book.untold()]
+        # Those first that were not tried yet.
+        for at_s, device in sorted(due, key=lambda one: one[0])[:most]:
+            if at_s > now_s or ended():
+                break
+            try:
+                told.append(self._let_go(device.public_key))
+            except EdgeError as error:
+                wait_s = self._put_off.get(device.public_key, _AT_ONCE)[1]
+                self._put_off[device.public_key] = (self._clock() + wait_s, min(2 * wait_s, _AGAIN_S[1]))
+                self._tell(f"Flower could not be told that {device.name} is out: {error}; again in {wait_s:.0f} s")
         return told
 
-    def _let_go(self, device: Device) -> None:
-        node_id = device.node_id
-        if node_id is None:
-            # Its first join broke off: Flower may have its key, under an id that was never taken down.
-            node_id = self._registrar.find(device.public_key, device.name)
+    def _let_go(self, public_key: str) -> Device:
+        with self._one_by_one:
+            device = self._book.device(public_key)
+            node_id = device.node_id
+            if node_id is None:
+                # Its first join broke off: Flower may have its key, under an id that was never taken down.
+                node_id = self._registrar.find(public_key, device.name)
+                if node_id is not None:
+                    self._book.has_node(public_key, node_id)
             if node_id is not None:
-                self._book.has_node(device.public_key, node_id)
-        if node_id is not None:
-            self._registrar.unregister(node_id)
-        self._book.told(device.public_key)
+                self._registrar.unregister(node_id)
+            self._book.told(public_key)
+            self._put_off.pop(public_key, None)
+        return self._book.device(public_key)
 
     async def _give_authority(self, request: Request) -> Response:
         return Response(self._authority, media_type="application/x-pem-file")

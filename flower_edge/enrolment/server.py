@@ -32,7 +32,7 @@ __all__ = ["AppRun", "EnrolmentServer", "SeenDevice", "addresses_here", "join_li
 
 _RENEW_EVERY_S: Final = 3600.0
 _RUN_EVERY_S: Final = 5.0
-#: Before runs and Flower are told again of devices that are out, where it did not work.
+#: Before the list of who is out is read and written again, where it did not work.
 _TELL_EVERY_S: Final = 5.0
 
 
@@ -139,9 +139,11 @@ class EnrolmentServer:
                 tell=self._tell,
             )
             # Before anybody is let in: who was taken out while nobody served.
-            self.desk.tell_flower()
+            self.desk.tell_flower(ended=self._ended)
             # After that: a node of somebody who is out is then nobody else's.
             self._catch_up()
+            if self._ended():
+                raise EnrolmentError("ended before the public port was opened")
             self._guard = FleetFilter(
                 self.superlink.url, trust=trust, own=self.desk, limits=self._limits, watch=self.sightings.note
             )
@@ -236,8 +238,9 @@ class EnrolmentServer:
     def _tell_who_is_out(self, now_s: float) -> None:
         try:
             self._write_revoked()
-            if self.superlink.healthy and self.book.untold():
-                for device in self.desk.tell_flower():
+            if self.superlink.healthy:
+                # One at a time: each takes seconds, and whoever calls has more to look at.
+                for device in self.desk.tell_flower(most=1):
                     self._tell(f"{device.name} (node {device.node_id or '-'}) is out")
         except EdgeError as error:
             self._tell_at_s = now_s + _TELL_EVERY_S
@@ -246,11 +249,11 @@ class EnrolmentServer:
     def _catch_up(self) -> None:
         """Flower's database may be younger than the book: an older copy, or none."""
         devices = [device for device in self.book.devices() if device.node_id is not None]
-        if not devices:
+        if not devices or self._ended():
             return
         nodes = self.superlink.nodes()
         for device in devices:
-            if device.node_id not in nodes:
+            if device.node_id not in nodes and not self._ended():
                 again = self.superlink.register(device.public_key, device.name)
                 self.book.joined(device.public_key, again)
                 self._tell(f"{device.name} was not known to Flower any more; it is node {again} now")

@@ -25,6 +25,8 @@ class Register:
 
     nodes: dict[int, str] = field(default_factory=dict)
     fails: bool = False
+    stuck: set[int] = field(default_factory=set)
+    asked: list[int] = field(default_factory=list)
 
     def register(self, public_key: str, name: str) -> int:
         if self.fails:
@@ -38,6 +40,9 @@ class Register:
         return next((node_id for node_id, key in self.nodes.items() if key == public_key), None)
 
     def unregister(self, node_id: int) -> None:
+        self.asked.append(node_id)
+        if node_id in self.stuck:
+            raise EnrolmentError("flwr supernode unregister: no answer")
         self.nodes.pop(node_id, None)
 
 

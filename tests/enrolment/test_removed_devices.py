@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from desk_cases import Server, code_of, desk_in, let_in
+from desk_cases import Register, Server, code_of, desk_in, let_in
 
+from flower_edge.enrolment import server as server_module
 from flower_edge.enrolment.book import EnrolmentBook
+from flower_edge.enrolment.desk import EnrolmentDesk, Sightings
 from flower_edge.enrolment.device_folder import DeviceFolder
+from flower_edge.enrolment.server import EnrolmentServer
 from flower_edge.enrolment.server_folder import ServerFolder
 from flower_edge.enrolment.superlink import SuperLink
 from flower_edge.errors import EnrolmentError, LaunchError
@@ -114,3 +118,67 @@ def test_a_node_that_nobody_took_down_is_found_by_its_key(tmp_path: Path) -> Non
     assert flower.find("out", "out") == 8
     verbs.keys = {"by hand": 9}
     assert flower.find("out", "out") == verbs.keys["out"]  # not the other's
+
+
+def removed(path: Path, *node_ids: int) -> tuple[ServerFolder, EnrolmentBook, Register]:
+    """A server's folder and book, in which these are out, and Flower, which has them still."""
+    folder = ServerFolder.at(path)
+    folder.authority(), folder.peers()
+    book, flower = EnrolmentBook(folder.book), Register()
+    for node_id in node_ids:
+        flower.nodes[node_id] = f"key-{node_id}"
+        admit(book, f"key-{node_id}", node_id)
+        book.removed(f"key-{node_id}")
+    return folder, book, flower
+
+
+def test_one_that_fails_keeps_nobody_waiting_and_is_tried_again_later(tmp_path: Path) -> None:
+    folder, book, flower = removed(tmp_path, 1, 2, 3)
+    now_s, lines = [100.0], list[str]()
+    desk = EnrolmentDesk(
+        book, flower, authority_pem=b"", peers=folder.peers(), sightings=Sightings(), tell=lines.append,
+        clock=lambda: now_s[0],
+    )  # fmt: skip
+    flower.stuck = {1}
+    assert {device.node_id for device in desk.tell_flower()} == {2, 3}
+    (line,) = lines
+    assert "told that key-1 is out: flwr supernode unregister: no answer; again in 5 s" in line
+    assert desk.tell_flower() == []
+    assert sorted(flower.asked) == [1, 2, 3]  # it is not asked again at once
+    now_s[0] += 5.0
+    assert desk.tell_flower() == []
+    assert "again in 10 s" in lines[1]
+    flower.stuck.clear()
+    now_s[0] += 9.0
+    assert desk.tell_flower() == []
+    now_s[0] += 1.0
+    assert [device.node_id for device in desk.tell_flower()] == [1]
+    assert (flower.nodes, book.untold()) == ({}, [])
+
+
+def test_who_serves_tells_one_at_a_time(tmp_path: Path) -> None:
+    folder, book, flower = removed(tmp_path, 1, 2, 3)
+    lines = list[str]()
+    serving = EnrolmentServer(folder, listen=("127.0.0.1", 0), hosts=["edge"], tell=lines.append)
+    serving.book, serving._public = book, SimpleNamespace(alive=True)  # type: ignore[assignment]
+    serving.superlink = SimpleNamespace(look=lambda: None, healthy=True)  # type: ignore[assignment]
+    serving.desk = EnrolmentDesk(book, flower, authority_pem=b"", peers=folder.peers(), sightings=Sightings())
+    flower.stuck = {2}
+    for looks in range(1, 4):
+        serving.look()
+        assert len(flower.asked) == looks
+    assert sorted(lines) == ["key-1 (node 1) is out", "key-3 (node 3) is out"]
+
+
+def test_a_start_is_given_up_between_two_of_those_that_are_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, book, flower = removed(tmp_path, 1, 2, 3)
+    stopped = list[bool]()
+    begun = SimpleNamespace(
+        url="https://127.0.0.1:9", start=lambda ended: None, stop=lambda: stopped.append(True),
+        find=flower.find, register=flower.register, unregister=flower.unregister,
+    )  # fmt: skip
+    monkeypatch.setattr(server_module, "SuperLink", lambda *given: begun)
+    serving = EnrolmentServer(folder, listen=("127.0.0.1", 0), hosts=["edge"], ended=lambda: len(flower.asked) == 1)
+    with pytest.raises(EnrolmentError, match="ended before the public port was opened"):
+        serving.__enter__()
+    assert (len(flower.asked), len(book.untold()), stopped) == (1, 2, [True])

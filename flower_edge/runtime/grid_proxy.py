@@ -31,6 +31,7 @@ from .error_codes import MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, REPLY_UNAVAILABL
 from .flower_private import clone_message, set_metadata
 from .flower_private_grid import take_whole_replies
 from .flower_private_jitter import give_threads_their_own_jitter
+from .node_clocks import CLOCKS_S, NodeClocks
 from .node_properties import PROPERTIES, Property, properties_of
 from .wrapped_grid import WrappedGrid, chain, undisturbed
 
@@ -40,8 +41,6 @@ log = getLogger(__name__)
 
 #: How many messages that were given up are still asked for in later rounds.
 REMEMBERED = 1000
-#: Seconds by which a node's clock may be ahead of its SuperLink's, as Flower has it; a reply in time must not expire.
-_CLOCKS_S: Final = 5.0
 #: What a SuperLink answers in a node's place.
 _NO_REPLY: Final = frozenset({MESSAGE_UNAVAILABLE, REPLY_UNAVAILABLE, NODE_UNAVAILABLE})
 
@@ -109,7 +108,8 @@ class GridProxy(WrappedGrid):
         poll_s: seconds between two looks for replies, at least 0.05: each is a request.
         deadline_s: the most a round takes; the smaller of it and `send_and_receive`'s `timeout` counts. Without
             either, a node that never answers is waited for without end, on a `LocalGrid` too. Messages are good for so
-            long and five seconds more: nobody works on a round that has ended.
+            long and five seconds more, by which clocks may differ: nobody works on a round that has ended. To a node
+            whose clock was seen to be further ahead, for that much more; to one not heard yet, for five minutes more.
         quorum: fraction of the messages (float) or number (int) of replies without error after which a round ends.
         linger_s: seconds the others still have once the quorum is there.
         resend_after_s: a node silent for so long gets one fresh copy; the first answer to either wins.
@@ -195,6 +195,7 @@ class GridProxy(WrappedGrid):
         self._properties: dict[int, dict[str, Property]] = {}
         self._durations_s: dict[int, float] = {}
         self._cut_offs: list[int] = []
+        self._node_clocks = NodeClocks()
         self._in_parts = any(hasattr(link, "awaits") for link in chain(inner))
 
     @property
@@ -330,6 +331,7 @@ class GridProxy(WrappedGrid):
         came = [reply for reply in self.inner.pull_messages(wanted) if reply.metadata.reply_to_message_id in place]
         came.sort(key=lambda reply: place[reply.metadata.reply_to_message_id])
         for at, reply in enumerate(came):
+            self._note_clock(reply)
             answered = reply.metadata.reply_to_message_id
             own = self._own_id.pop(answered, None)
             if own is None:
@@ -364,7 +366,8 @@ class GridProxy(WrappedGrid):
     ) -> tuple[list[str], list[Message]]:
         self._drain_once()
         end_s = math.inf if limit_s is None else self._clock() + limit_s
-        self._let_expire(batch, limit_s)
+        if counted:  # a question is no work: it waits for a node whose clock is not known yet
+            self._let_expire(batch, limit_s)
         ids = self._push(batch, counted=counted)
         replies: list[Message] = []
         lingering = False
@@ -382,6 +385,7 @@ class GridProxy(WrappedGrid):
         left = [self._open.pop(i) for i in ids if i in self._open]
         level = INFO if lingering else WARNING
         log.log(level, "round ends without a reply from nodes %s", [entry.node_id for entry in left])
+        self._suspect_clocks(left)
         self._give_up(left)
         return ids, replies
 
@@ -396,8 +400,23 @@ class GridProxy(WrappedGrid):
             return
         now_s = time.time()
         for message in batch:
-            left_s = now_s - message.metadata.created_at + limit_s + _CLOCKS_S
+            allowance_s = self._node_clocks.allowance_s(message.metadata.dst_node_id)
+            left_s = now_s - message.metadata.created_at + limit_s + allowance_s
             message.metadata.ttl = min(message.metadata.ttl, left_s)
+
+    def _note_clock(self, reply: Message) -> None:
+        if not (reply.has_error() and reply.error.code in _NO_REPLY):
+            self._node_clocks.heard(reply.metadata.src_node_id, reply.metadata.created_at)
+
+    def _suspect_clocks(self, silent: Iterable[_Open]) -> None:
+        for entry in silent:
+            if self._node_clocks.not_told_of(entry.node_id):
+                log.warning(
+                    "node %s has never answered; if it runs, compare its clock with the SuperLink's: more than %.0f s "
+                    "ahead, all its replies are refused as expired",
+                    entry.node_id,
+                    entry.message.metadata.ttl,
+                )
 
     def _push(self, messages: list[Message], *, counted: bool = True) -> list[str]:
         now_s, own_ids = self._clock(), []
@@ -439,7 +458,7 @@ class GridProxy(WrappedGrid):
             copy = clone_message(entry.message)
             # An id is a digest of the message: a copy with the same creation time would be the same message.
             later_s = max(time.time(), copy.metadata.created_at + 1e-3)
-            copy.metadata.ttl = max(_CLOCKS_S, copy.metadata.ttl - (later_s - copy.metadata.created_at))
+            copy.metadata.ttl = max(CLOCKS_S, copy.metadata.ttl - (later_s - copy.metadata.created_at))
             copy.metadata.created_at = later_s
             entry.resent = True
             (taken,) = self._hand_over([copy])
@@ -478,6 +497,7 @@ class GridProxy(WrappedGrid):
     def _drain_once(self) -> None:
         if self._given_up:
             for reply in self.inner.pull_messages(list(self._given_up)):
+                self._note_clock(reply)
                 self._note_late(reply)
 
     def close(self) -> None:

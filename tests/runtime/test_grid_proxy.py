@@ -246,12 +246,18 @@ def test_a_message_is_good_for_as_long_as_its_round_takes() -> None:
 
     with local(1) as inner:
         grid = GridProxy(inner, deadline_s=30.0, ask_properties=False)
-        # And for the five seconds that clocks may differ by.
+        # And for as long as the clock of a node that was never heard may be ahead.
+        assert good_for_s(grid) == pytest.approx(330.0, abs=5.0)
+        # This one is right: for the five seconds that clocks may differ by.
         assert good_for_s(grid) == pytest.approx(35.0, abs=5.0)
         assert good_for_s(grid, timeout=2.0) == pytest.approx(7.0, abs=5.0)
         assert good_for_s(grid, ttl=3.0) == 3.0
-        forever = GridProxy(inner, ask_properties=False)
-        assert good_for_s(forever) == Message(RecordDict(), 1000, "train").metadata.ttl
+        forever, usual_s = GridProxy(inner, ask_properties=False), Message(RecordDict(), 1000, "train").metadata.ttl
+        assert good_for_s(forever) == usual_s
+        # A question tells whose clock is wrong, and is no work that could be in vain.
+        seen = LosesFirstPush(inner, lost=0)
+        GridProxy(seen, deadline_s=30.0).properties(1000)
+        assert [message.metadata.ttl for batch in seen.pushed for message in batch] == [usual_s]
 
 
 # -- late replies ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import logging
 import secrets
+import time
 from collections.abc import Iterator
 from functools import partial
 from types import ModuleType, SimpleNamespace
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app.message import message as flower_message
 from flwr.app.message import remove_content_from_message
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
@@ -149,6 +153,38 @@ def test_a_reply_that_is_whole_in_time_counts_however_slowly_it_came(link: Link)
     replies = list(grid.send_and_receive(link.training()))
     assert [reply.metadata.src_node_id for reply in replies] == link.nodes
     assert grid.counts == Counts(sent=3, answered=3)
+
+
+@pytest.mark.parametrize(("ahead_s", "good_for_s"), [(200.0, 265.0), (-3600.0, 65.0), (400.0, 300.2)])
+def test_a_node_whose_clock_is_wrong_answers_in_time_and_one_too_far_ahead_is_told_of(
+    link: Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ahead_s: float, good_for_s: float
+) -> None:
+    wrong, right_now, answers = link.nodes[0], flower_message.now, ahead_s < 300.0
+    waiting: list[int] = []
+
+    def works(seconds: float) -> None:
+        if waiting:
+            waiting.clear()
+            with monkeypatch.context() as clock:
+                clock.setattr(flower_message, "now", lambda: right_now() + dt.timedelta(seconds=ahead_s))
+                if answers:
+                    for _ in link.announce(wrong):
+                        pass
+                else:
+                    with pytest.raises(AssertionError):  # Flower's own state takes no reply
+                        next(link.announce(wrong))
+        elif not answers:
+            time.sleep(seconds)
+
+    # Time to live is real time; only the one that never answers is waited for.
+    grid = GridProxy(link.grid(), ask_properties=False, sleep=works, deadline_s=60.0 if answers else 0.2, drain_s=0.0)
+    with caplog.at_level(logging.WARNING, "flower_edge.runtime.grid_proxy"):
+        for _ in range(2):
+            waiting.append(wrong)
+            message = Message(RecordDict(), wrong, "train")
+            assert len(list(grid.send_and_receive([message]))) == answers
+    assert message.metadata.ttl == pytest.approx(good_for_s, abs=3.0)
+    assert caplog.text.count(f"node {wrong} has never answered") == (not answers)
 
 
 def halves(grid: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""Flower's private names, all of them, feature-checked at import. Nothing outside `runtime/` imports this module.
+"""Flower's private names of messages and runs, feature-checked at import. Only `runtime/` imports this module.
 
 What is touched in flwr 1.41, and what happens where a release has moved it:
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -11,14 +13,20 @@ import pytest
 from source_tree import ROOT, python_files, tracked_files
 
 LIBRARY = ("flower_edge", "strategies", "clients")
-#: What Flower means for the public, besides `flwr` itself.
-FLOWER_PUBLIC = ("flwr.app", "flwr.serverapp", "flwr.clientapp")
-#: All but the first import by name, so that a node without a module goes on as Flower's own.
-PRIVATE_DOORS = (
-    "flower_edge/runtime/flower_private.py",
-    "flower_edge/runtime/flower_private_node.py",
-    "flower_edge/runtime/flower_private_upload.py",
-)
+#: The modules that Flower means for the public. Others inside of them, as `flwr.serverapp.grid`, are not.
+FLOWER_PUBLIC = {
+    "flwr",
+    "flwr.app",
+    "flwr.serverapp",
+    "flwr.serverapp.strategy",
+    "flwr.clientapp",
+    "flwr.clientapp.mod",
+    "flwr.clientapp.typing",
+}
+#: The files that may touch others. Most import by name: where a release has moved one, Flower's own way goes on.
+PRIVATE_DOORS = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("flower_edge/runtime/flower_private*.py")}
+#: A text that is a dotted name of Flower's: `flwr.a.b`, `flwr.a.b:C`, or the start of one, `flwr.a.`
+_DOTTED = re.compile(r"(flwr(?:\.\w+)+)(?:\.|:\w+)?")
 
 
 @cache
@@ -48,11 +56,39 @@ def by_importlib(source: str) -> tuple[str, ...]:
     return looked_at(source)[1]
 
 
+@cache
+def flower_folder() -> Path:
+    """Where Flower is installed."""
+    spec = importlib.util.find_spec("flwr")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+@cache
+def module_of_flower(name: str) -> bool:
+    """Whether the Flower that is installed has a module of this name."""
+    place = flower_folder().joinpath(*name.split(".")[1:])
+    return place.is_dir() or place.with_suffix(".py").is_file()
+
+
 def private_flower(name: str) -> bool:
-    """Whether a module belongs to Flower and is not public."""
-    if name != "flwr" and not name.startswith("flwr."):
+    """Whether an imported name belongs to Flower and is neither a public module nor something in one."""
+    if name in FLOWER_PUBLIC or name.partition(".")[0] != "flwr":
         return False
-    return not (name == "flwr" or any(name == door or name.startswith(f"{door}.") for door in FLOWER_PUBLIC))
+    return module_of_flower(name) or name.rpartition(".")[0] not in FLOWER_PUBLIC
+
+
+def told_in_texts(source: str) -> Iterator[str]:
+    """Each private module of Flower that a text constant names, however it is imported then.
+
+    A logger's name, as "flwr.edge", names no module; a docstring or message is more than a name.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (found := _DOTTED.fullmatch(node.value)):
+            parts = found[1].split(".")
+            names = [".".join(parts[:end]) for end in range(2, len(parts) + 1)]
+            yield from (name for name in names if name not in FLOWER_PUBLIC and module_of_flower(name))
 
 
 def where(path: Path) -> str:
@@ -63,15 +99,15 @@ def test_the_scan_sees_imports_in_every_form() -> None:
     source = "import a.b\nfrom c import d\ndef f():\n    import torch as t\nfrom . import e"
     assert set(imports(source)) == {"a.b", "c", "c.d", "torch"}
     assert list(by_importlib("importlib.import_module('torch'); __import__('pickle')")) == ["torch", "pickle"]
-    assert [
-        private_flower(name) for name in ("flwr.app", "flwr.common.x", "flwr.serverapp.grid", "flwr", "flwrx.y")
-    ] == [
-        False,
-        True,
-        False,
-        False,
-        False,
-    ]
+    names = ("flwr.app", "flwr.common.x", "flwr.serverapp.grid", "flwr.serverapp.Grid", "flwr", "flwrx.y")
+    assert [name for name in names if private_flower(name)] == ["flwr.common.x", "flwr.serverapp.grid"]
+
+
+def test_the_scan_sees_private_modules_in_texts_and_takes_nothing_else_for_one() -> None:
+    source = "getLogger('flwr.edge')\n'See flwr.supercore.retry.'\n'flwr.'\n'flwr.serverapp.strategy'\n"
+    assert list(told_in_texts(source)) == []
+    for text in ("'flwr.supercore'", "M = ('flwr.supercore.run.Run',)", "f'flwr.supercore.{x}'", "'flwr.supercore:x'"):
+        assert "flwr.supercore" in set(told_in_texts(text)), text
 
 
 def test_torch_is_imported_only_in_files_that_say_so_in_their_name() -> None:
@@ -93,13 +129,25 @@ def test_torch_by_name_is_asked_for_only_where_generators_are_given_back_or_a_to
     assert found <= {"flower_edge/runtime/generators.py", "flower_edge/data/extras.py"}
 
 
-def test_flowers_private_modules_are_imported_behind_two_doors_only() -> None:
+def private_names(source: str) -> set[str]:
+    """Flower's private modules that a source imports, or names in a text."""
+    imported = {name for name in (*imports(source), *by_importlib(source)) if private_flower(name)}
+    return imported | set(told_in_texts(source))
+
+
+def test_flowers_private_modules_are_named_only_in_files_that_say_so_in_their_name() -> None:
     found = {
-        where(path): sorted({name for name in (*imports(source), *by_importlib(source)) if private_flower(name)})
+        where(path): sorted(names)
         for path in python_files(*LIBRARY, "scenarios", "benchmarks")
-        if where(path) not in PRIVATE_DOORS and (source := path.read_text())
+        if where(path) not in PRIVATE_DOORS and (names := private_names(path.read_text()))
     }
-    assert {path: names for path, names in found.items() if names} == {}
+    assert found == {}
+
+
+def test_every_file_that_touches_flowers_private_modules_is_named_where_the_rule_is_told() -> None:
+    assert len(PRIVATE_DOORS) > 1
+    told = (ROOT / "docs/architecture.md").read_text()
+    assert [door for door in sorted(PRIVATE_DOORS) if f"`{Path(door).name}`" not in told] == []
 
 
 def test_nothing_that_came_from_outside_can_be_run_as_code() -> None:

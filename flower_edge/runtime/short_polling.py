@@ -1,7 +1,8 @@
 """`ShortPolling`: a Grid that looks for replies every tenth of a second. Flower's own looks every three seconds.
 
-It uses `push_messages` and `pull_messages` of the Grid it is around, both public, and can be put around any. It changes
-nothing of what is sent or what comes; only how soon a reply is seen.
+It uses `push_messages` and `pull_messages` of the Grid it is around, both public, and can be put around any. Flower's
+own Grid is besides told not to wait for half a reply (`flower_private_grid`, where what that touches is there). It
+changes nothing of what is sent or what comes; only how soon a reply is seen.
 """
 
 from __future__ import annotations

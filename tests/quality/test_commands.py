@@ -93,6 +93,20 @@ def test_mistakes_are_found() -> None:
     ]
 
 
+def tried() -> list[str]:
+    """Every command in the second column of README's table of what it can do."""
+    table = (ROOT / "README.md").read_text().partition("\n## What it can do\n")[2].partition("\n## ")[0]
+    cells = [line.split(" | ")[1] for line in table.splitlines() if line.startswith("| ") and line.count(" | ") > 1]
+    return [command for cell in cells for command in commands(cell)]
+
+
+def test_what_the_readme_says_to_try_lacks_no_argument() -> None:
+    assert len(tried()) > 15
+    for command in tried():
+        verb, *words = shlex.split(command)
+        root().commands[verb].make_context(verb, words)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_command_of_a_document_is_one(page: object) -> None:
     text = page.read_text()  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
+
+from ending import end_all
 
 from flower_edge.errors import TransportError
 from flower_edge.peers.direct import DirectMailbox
@@ -132,13 +133,18 @@ class AgentProcesses:
         self.processes: dict[int, subprocess.Popen[str]] = {}
         self.told: dict[int, dict[str, Any]] = {}
         (folder / "ca.pem").write_bytes(authority().certificate_pem)
-        for node in nodes:
-            own = pair(f"node {node}")
-            (folder / f"{node}.pem").write_bytes(own.certificate_pem)
-            (folder / f"{node}.key").write_bytes(own.key_pem)
-            self._start(node)
-        for node in self.processes:
-            self._hear(node)
+        try:
+            for node in nodes:
+                own = pair(f"node {node}")
+                (folder / f"{node}.pem").write_bytes(own.certificate_pem)
+                (folder / f"{node}.key").write_bytes(own.key_pem)
+                self._start(node)
+            for node in self.processes:
+                self._hear(node)
+        except BaseException:
+            # Nobody has entered it yet, who would leave it.
+            self.__exit__()
+            raise
 
     def command(self, node: int) -> list[str]:
         """Listens where it did before."""
@@ -167,6 +173,7 @@ class AgentProcesses:
         self._close(node)
 
     def _close(self, node: int) -> None:
+        """Of one that has been told to end."""
         process = self.processes.pop(node)
         process.wait(60)
         assert process.stdout is not None
@@ -182,9 +189,7 @@ class AgentProcesses:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for process in self.processes.values():
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
+        end_all(self.processes.values())
         for node in list(self.processes):
             self._close(node)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from ending import end_all
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
 from wire_cases import Wire, inside
 
@@ -54,6 +54,7 @@ class Told:
         counted: weights of the terminals it has merged, by their names.
         seen: mean, by these weights, of how many rounds they remember.
         model: after it.
+        trouble: why there is no model, where nobody has been merged.
     """
 
     number: int
@@ -61,6 +62,7 @@ class Told:
     counted: dict[str, float]
     seen: float
     model: np.ndarray
+    trouble: str = ""
 
 
 def start(parameters: int) -> np.ndarray:
@@ -79,6 +81,7 @@ class FarTerminal:
         self._place = BridgePlace(folder / "host" / "bridge")
         self._threads = ThreadPoolExecutor(1)
         self._keeper: subprocess.Popen[bytes] | None = None
+        self._started: list[subprocess.Popen[bytes]] = []
         self._write_certificates()
 
     # -- processes ---------------------------------------------------------------------------------------------------
@@ -103,10 +106,12 @@ class FarTerminal:
         home = self.folder / f"{log}-home"
         home.mkdir(exist_ok=True)
         with (self.folder / f"{log}.log").open("ab") as out:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self._command(space, "flower-edge", *words),
                 cwd=home, env=self._variables(home), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
+        self._started.append(process)
+        return process
 
     def start(self) -> None:
         """Start the edge, let both keys in, and start the terminals."""
@@ -140,10 +145,12 @@ class FarTerminal:
 
     def _flwr(self, *words: str) -> subprocess.Popen[bytes]:
         """A verb of Flower's, asked of the edge's SuperLink where it runs."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self._command(1, "flwr", *words, "--format", "json"), cwd=self.folder,
             env=self._variables(self.folder / "host" / "home"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )  # fmt: skip
+        self._started.append(process)
+        return process
 
     def nodes_there(self) -> dict[int, str]:
         """Flower's nodes, by id, and whether they are online."""
@@ -180,14 +187,12 @@ class FarTerminal:
         return "\n".join(f"--- {path.name}\n{path.read_text('utf-8', 'replace')[-3000:]}" for path in paths)
 
     def close(self) -> None:
-        """End what was started, in good order."""
+        """End all that was started, the edge's own with it; the namespaces go next."""
         self.wire.as_new()
-        for process in (*self.nodes.values(), self._keeper):
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in (*self.nodes.values(), self._keeper):
-            if process is not None:
-                process.wait(60)
+        end_all(self._started)
+        for process in self._started:
+            if process.stdout is not None:
+                process.stdout.close()
         self._threads.shutdown()
 
     # -- rounds ------------------------------------------------------------------------------------------------------
@@ -209,7 +214,8 @@ class FarTerminal:
         began_s = time.monotonic()
         answer = self.ask(number, deadline_s)
         seconds, report = time.monotonic() - began_s, answer.config_records[EDGE_RECORD]
-        assert "arrays" in answer, report.get("trouble")
+        if "arrays" not in answer:
+            return Told(number, seconds, {}, 0.0, np.empty(0), str(report.get("trouble", "")))
         names, weights = report[COUNTED_NODES], report[COUNTED_WEIGHTS]
         assert isinstance(names, list)
         assert isinstance(weights, list)

@@ -16,7 +16,8 @@ from wire_cases import Wire, needs_namespaces
 
 pytestmark = [pytest.mark.slow, pytest.mark.flwr, pytest.mark.netns]
 
-EXAMPLES = {f"partition-{FAR}": 10.0, f"partition-{NEAR}": 13.0}
+NAMES = {FAR: f"partition-{FAR}", NEAR: f"partition-{NEAR}"}
+EXAMPLES = {NAMES[FAR]: 10.0, NAMES[NEAR]: 13.0}
 #: From and to the far terminal.
 UP, DOWN = 0, 1
 
@@ -63,8 +64,8 @@ class Fault:
 
 FAULTS = {
     "cut for 3 s": Fault(cut(None, 3.0)),
-    "cut for 30 s": Fault(cut(None, 30.0), deadline_s=15.0, missed=True),
-    "cut for 30 s while it is sent the model": Fault(cut(None, 30.0), DOWN, deadline_s=15.0, missed=True),
+    "cut for 30 s": Fault(cut(None, 30.0), deadline_s=20.0, missed=True),
+    "cut for 30 s while it is sent the model": Fault(cut(None, 30.0), DOWN, deadline_s=20.0, missed=True),
     "cut one way for 5 s": Fault(cut(DOWN, 5.0)),
     "cut the other way for 5 s": Fault(cut(UP, 5.0), DOWN),
     "5 % of packets lost": Fault(lambda wire: wire.both(loss=0.05, bps=0.0), DOWN),
@@ -72,7 +73,7 @@ FAULTS = {
     "0.1 Mbit/s": Fault(lambda wire: wire.both(bps=1e5), DOWN, deadline_s=180.0),
     # 40 s each way: longer than Flower waits for an answer.
     "0.1 Mbit/s and 500 KB": Fault(lambda wire: wire.both(bps=1e5), DOWN, deadline_s=400.0, parameters=125_000),
-    "1 s there, 1 s away": Fault(lambda wire: wire.both(flaps_s=1.0), DOWN),
+    "1 s there, 1 s away": Fault(lambda wire: wire.both(flaps_s=1.0, bps=1e6), DOWN),
 }
 #: On each commit; the others in the whole matrix.
 SAMPLED = ("cut for 3 s", "5 % of packets lost")
@@ -94,25 +95,34 @@ def trained(host: FarTerminal, number: int, partition: int, seen: int) -> np.nda
 
 def check(host: FarTerminal, told: Told) -> None:
     """Its model is that of the terminals it says it counted, each once, as they were in this round."""
-    near = host.remembers(NEAR)
-    expected = trained(host, told.number, NEAR, near)
-    if len(told.counted) == 2:
-        assert told.counted == EXAMPLES
-        far = round((23 * told.seen - 13 * near) / 10)
-        expected = (10 * trained(host, told.number, FAR, far) + 13 * expected) / 23
-    else:
-        assert told.counted == {f"partition-{NEAR}": 13.0}
-        assert told.seen == near
+    assert told.counted, told.trouble
+    assert told.counted == {name: EXAMPLES[name] for name in told.counted}
+    # What the far one remembered then is told by the mean: it may have worked on another round since.
+    near, seen = host.remembers(NEAR), told.seen * sum(told.counted.values())
+    expected = np.zeros_like(host.model)
+    if NAMES[NEAR] in told.counted:
+        seen -= 13 * near
+        expected = expected + 13 * trained(host, told.number, NEAR, near)
+    if NAMES[FAR] in told.counted:
+        far = round(seen / 10)
+        seen -= 10 * far
+        expected = expected + 10 * trained(host, told.number, FAR, far)
+    assert seen == pytest.approx(0.0, abs=1e-6)
+    expected = expected / sum(told.counted.values())
     np.testing.assert_allclose(told.model, expected, atol=1e-5)
 
 
 def until_both(host: FarTerminal, rounds: int) -> list[Told]:
-    """Rounds until both terminals count in one, which has to be among the next so many."""
+    """Rounds until both terminals count in one, which has to be among the next so many.
+
+    On a busy machine either of them may be late for a round, and both.
+    """
     done: list[Told] = []
     while not done or len(done[-1].counted) < 2:
-        assert len(done) < rounds, host.logs()
-        done.append(host.begin(20.0).result())
-        check(host, done[-1])
+        assert len(done) < rounds, [*(one.trouble for one in done), host.logs()]
+        done.append(host.begin(60.0).result())
+        if done[-1].counted:
+            check(host, done[-1])
     return done
 
 
@@ -126,7 +136,8 @@ def test_a_round_ends_in_time_with_the_rest_and_the_terminal_comes_back_as_who_i
     host.wire.as_new()
     host.model = start(fault.parameters)
     until_both(host, 3)
-    host.wire.both(bps=1e6)
+    # Seconds for each model: a busy machine is in time to do something in the middle of it.
+    host.wire.both(bps=2e5)
     lost, remembered = host.wire.lost, host.remembers(FAR)
     going = host.begin(fault.deadline_s)
     in_the_middle(host, fault.moving)
@@ -135,7 +146,7 @@ def test_a_round_ends_in_time_with_the_rest_and_the_terminal_comes_back_as_who_i
     told = going.result()
     check(host, told)
     assert told.seconds < fault.deadline_s + 30.0
-    assert (len(told.counted) == 1) == fault.missed
+    assert told.counted.keys() == ({NAMES[NEAR]} if fault.missed else EXAMPLES.keys())
     if "cut" in name or "lost" in name or "away" in name:
         assert host.wire.lost > lost  # it did happen
     # Whoever asks for this round again is told the same: it was acknowledged.
@@ -144,7 +155,7 @@ def test_a_round_ends_in_time_with_the_rest_and_the_terminal_comes_back_as_who_i
     host.wire.as_new()
     host.model = start(PARAMETERS)
     rounds = [told, *until_both(host, 4)]
-    counted = sum(len(one.counted) == 2 for one in rounds)
+    counted = sum(NAMES[FAR] in one.counted for one in rounds)
     # It has worked on each round that counts it, and on none twice; a round that had ended cost it its work once.
     assert counted <= host.remembers(FAR) - remembered <= len(rounds)
     assert host.nodes[FAR].poll() is None
@@ -161,7 +172,7 @@ def test_a_terminal_that_was_away_for_many_rounds_works_on_none_that_have_ended(
     for _ in range(9):
         told = host.begin(6.0).result()
         check(host, told)
-        assert len(told.counted) == 1
+        assert told.counted.keys() == {NAMES[NEAR]}
     host.wire.as_new()
     rounds = until_both(host, 4)
     # The last two or three of nine may have been good still, by the seconds that clocks may differ.

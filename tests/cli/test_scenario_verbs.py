@@ -69,7 +69,11 @@ def test_every_readme_has_the_command_a_run_time_the_last_lines_and_a_picture(fo
     assert re.search(rf"^(flower-edge run|python) scenarios/{one.name}\b", one.readme, re.MULTILINE)
     after = one.readme.partition("\nRun time: ")[2]
     assert "```text\n" in after
-    assert ".png" in one.readme
+    pictures = re.findall(r"!\[([^\]]{30,})\]\(([\w.]+)\)", one.readme)
+    assert [name for _, name in pictures] == ["picture.png"]
+    picture = (folder / "picture.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 80_000
 
 
 def test_an_installation_without_scenarios_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def hook() -> ModuleType:
         ("overview.md", "[a](scenarios/gossip/README.md#x)", "[a](scenarios/gossip.md#x)"),
         ("scenarios/gossip.md", "[a](../../docs/gossip.md)", "[a](../gossip.md)"),
         ("scenarios/gossip.md", "[a](../quickstart/README.md)", "[a](quickstart.md)"),
+        ("scenarios/gossip.md", "![a\nb](picture.png)", "![a\nb](../images/scenarios/gossip/picture.png)"),
         ("gossip.md", "see [a](../clients/gossip_mixture.py) there", "see a there"),
         ("gossip.md", "[a](https://flower.ai) [b](#here)", "[a](https://flower.ai) [b](#here)"),
         ("overview.md", "```text\n[a](docs/hierarchy.md)\n```\n", "```text\n[a](docs/hierarchy.md)\n```\n"),

@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 from agent_cases import AgentProcesses
-from fault_points import Plan, eventually, fill, go_on, is_stopped, make_room, small_disk
+from fault_points import (
+    Plan,
+    can_mount,
+    eventually,
+    fill,
+    go_on,
+    is_stopped,
+    make_room,
+    needs_small_disk,
+    small_disk,
+)
 from fault_table import Case
 
 from flower_edge.errors import PeerError
@@ -53,12 +63,12 @@ class Processes(AgentProcesses):
 class AgentPair:
     """Two of them, and a round for whoever begins."""
 
-    def __init__(self, processes: Processes, *, full: bool) -> None:
-        self.processes, self._full, self.round = processes, full, 0
+    def __init__(self, processes: Processes) -> None:
+        self.processes, self.round = processes, 0
 
     def begin(self, case: Case) -> None:
-        if case.how == "disk_full" and not self._full:
-            pytest.skip("a small disk cannot be mounted here: that takes the rights of root")
+        if case.how == "disk_full":
+            needs_small_disk()
         self.round += 1
         for node in (0, 1):
             plan = self.processes.plan(node).path
@@ -100,12 +110,11 @@ class AgentPair:
 
 @contextmanager
 def agent_pair(folder: Path) -> Iterator[AgentPair]:
-    """Started once for all cases."""
-    full = os.geteuid() == 0
+    """Started once for all cases, on small disks where there can be some."""
     with ExitStack() as stack:
         for node in (0, 1):
-            stack.enter_context(small_disk(folder / str(node), DISK_KB, needed=full))
-        yield AgentPair(stack.enter_context(Processes(folder, [0, 1])), full=full)
+            stack.enter_context(small_disk(folder / str(node), DISK_KB, needed=can_mount()))
+        yield AgentPair(stack.enter_context(Processes(folder, [0, 1])))
 
 
 def check_agent(case: Case, pair: AgentPair) -> None:

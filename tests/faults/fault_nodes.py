@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_points import Plan, small_disk
+from fault_points import Plan, can_mount, small_disk
 from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.supercore.constant import TaskType
@@ -179,13 +179,13 @@ class Nodes(Grid):
 
 @contextmanager
 def worker_nodes(folder: Path) -> Iterator[Nodes]:
-    """Started once for all cases; what node 0 remembers lies on a small disk."""
+    """Started once for all cases; what node 0 remembers lies on a small disk where there can be one."""
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("FLWR_HOME", str(folder / "home"))
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         stack.callback(drop_identity) if ensure_identity(RUN_ID) else None
-        disk = stack.enter_context(small_disk(folder / "disk", 400, needed=os.geteuid() == 0))
+        disk = stack.enter_context(small_disk(folder / "disk", 400, needed=can_mount()))
         plan = Plan(folder / "plan.json")
         fab = app_fab(folder, "counts", CLIENT)
         nodes = [Node(number, stack) for number in range(NODES)]

@@ -11,15 +11,28 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-__all__ = ["Plan", "eventually", "fill", "go_on", "is_stopped", "make_room", "small_disk", "strike"]
+__all__ = [
+    "Plan",
+    "can_mount",
+    "eventually",
+    "fill",
+    "go_on",
+    "is_stopped",
+    "make_room",
+    "needs_small_disk",
+    "small_disk",
+    "strike",
+]
 
 _BALLAST = "ballast"
 #: Generous: a busy machine, and nothing here waits longer than it has to.
@@ -105,18 +118,46 @@ def eventually(true: Callable[[], object], what: str, within_s: float = LONG_S) 
         time.sleep(0.01)
 
 
+@cache
+def can_mount() -> bool:
+    """Whether a small disk can be mounted here. Root in a container may lack the right to, so it is tried, once."""
+    if os.geteuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _mount(Path(folder), 100)
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        _unmount(Path(folder))
+    return True
+
+
+def needs_small_disk() -> None:
+    """Skip the test where there can be none, and say why."""
+    if not can_mount():
+        pytest.skip("a small disk cannot be mounted here: that takes the rights of root")
+
+
+def _mount(folder: Path, size_kb: int) -> None:
+    options = f"size={size_kb}k,mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=True)
+
+
+def _unmount(folder: Path) -> None:
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 @contextmanager
 def small_disk(folder: Path, size_kb: int, *, needed: bool) -> Iterator[Path]:
     """A disk of its own, mounted at `folder`, which is for its owner alone; a plain folder where none is needed."""
+    if needed:
+        needs_small_disk()
     folder.mkdir(mode=0o700, parents=True)
     if not needed:
         yield folder
         return
-    options = f"size={size_kb}k,mode=0700"
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a small disk cannot be mounted here: that takes the rights of root")
+    _mount(folder, size_kb)
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        _unmount(folder)

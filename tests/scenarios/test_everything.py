@@ -97,6 +97,7 @@ def test_with_every_part_neutral_it_is_fedavg_bit_for_bit(run_it: RunIt) -> None
     assert not [row for row in run.rows("event") if row.values.get("what") in ("refused", "handed-over")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_order")
 def test_with_every_part_neutral_gossiping_cells_are_fedavg_but_for_the_order_of_sums(run_it: RunIt) -> None:
     run = run_it({**NEUTRAL, "cells.kind": "gossip"})

@@ -208,9 +208,17 @@ def test_it_pauses_goes_on_and_stops(opened: Opened) -> None:
 
 
 def test_it_may_be_stopped_before_it_is_prepared(opened: Opened) -> None:
-    session = opened()
+    pressed = threading.Event()
+
+    class Waiting(Modelled):
+        def deployed(self, *arguments: Any) -> None:
+            assert pressed.wait(60)
+            super().deployed(*arguments)
+
+    session = opened(Waiting(MACHINES, LINKS))
     session.submit(settings())
     session.stop()
+    pressed.set()
     assert session.wait(120) == "stopped"
 
 

@@ -96,7 +96,7 @@ def remove(
     """Take a device out for good: lost, stolen or broken. Its key is never taken again.
 
     Its certificate for peers is on the list that runs of this server read before each round. Where `up` runs, this
-    waits until Flower's SuperLink has let the node go; where it does not, `up` sees to that before it serves again.
+    waits until Flower's SuperLink has let the node go; where it does not, `up` sees to that until it has worked.
 
     Exit code: 0 removed; 2 there is no such device.
 
@@ -117,7 +117,7 @@ def remove(
         return
     print(f"{found.name} (node {found.node_id}) is out; its key is not taken again")
     if not told:
-        later = "as soon as the SuperLink answers" if serves else "when it is started, before it serves"
+        later = "as soon as the SuperLink answers" if serves else "when it is started"
         print(f"Flower does not know it yet: `flower-edge up` tells it {later}")
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -73,6 +74,16 @@ def torch_draws_the_same() -> None:
     """What a test draws with torch's own generator does not depend on the tests before it."""
     if torch := sys.modules.get("torch"):
         torch.default_generator.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """A benchmark or a command that a test calls quietens loggers for its process; the next test reads them again."""
+    loggers = [logging.getLogger(name) for name in ("flwr", "flower_edge")]
+    before = [(one.level, one.propagate, one.disabled) for one in loggers]
+    yield
+    for one, (level, one.propagate, one.disabled) in zip(loggers, before, strict=True):
+        one.setLevel(level)
 
 
 #: Tracked by the garbage collector and not frozen; from here on a collection is noticed (some 50 ms).

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Final, NoReturn
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from ..errors import EdgeError
+from ..lazy import EXTRAS
 from ..telemetry.json_lines import log_to_json, wanted_by_environment
 from . import (
     agent,
@@ -32,38 +35,61 @@ from . import (
     split_edge,
     stage,
     up,
+    version,
     watch,
 )
 
-app = typer.Typer(
-    name="flower-edge",
-    help=(
-        "Edge tiers for Flower: run an app, look at what it did, serve and compress a model on several machines, "
-        "compare controllers, plan splits, check the machine."
-    ),
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(name="flower-edge", no_args_is_help=True, pretty_exceptions_enable=False)
 
-for verb in (
-    run, runs, scenarios, new, up, join, leave, devices, node, edge, split_edge, stage, compress, watch, report,
-    dashboard, metrics, controllers, codecs, plan_split, rewards, doctor, agent,
-):  # fmt: skip
-    verb.register(app)
-
-
-#: What is imported where it is needed, and the extra that brings it.
-_EXTRAS: Final = {
-    "jinja2": "report",
-    "matplotlib": "report",
-    "nicegui": "ui",
-    "numba": "fast",
-    "psutil": "device",
-    "ray": "simulation",
-    "sklearn": "data",
-    "torch": "torch",
-    "torchvision": "torch",
+#: The verbs, by what somebody wants who looks for one.
+_PANELS: Final[Mapping[str, tuple[ModuleType, ...]]] = {
+    "Simulate on this machine": (doctor, scenarios, new, run),
+    "Look at runs": (runs, watch, report, dashboard, rewards, metrics),
+    "Choose and plan": (codecs, controllers, plan_split),
+    "Deploy on several machines": (up, devices, join, leave, node, edge, agent, split_edge),
+    "A model that serves on several machines": (stage, compress),
 }
+
+
+def _told(asked: bool) -> None:
+    if asked:
+        print(version.line())
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_told,
+            is_eager=True,
+            help="Print the versions of flower-edge, Flower and Python, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Edge tiers for Flower: terminals, edges and a centre, neighbours that gossip, codes instead of models.
+
+    Each verb's --help has an example and its exit codes; a mistake ends in one line and exit code 2.
+
+    Begin with: flower-edge scenarios, then flower-edge new my-app.
+    """
+
+
+def _add(verb: ModuleType, panel: str) -> None:
+    # A verb with verbs of its own is a group to typer.
+    commands, groups = len(app.registered_commands), len(app.registered_groups)
+    verb.register(app)
+    for command in app.registered_commands[commands:]:
+        command.rich_help_panel = panel
+    for group in app.registered_groups[groups:]:
+        group.rich_help_panel = panel
+
+
+for _panel, _verbs in _PANELS.items():
+    for _verb in _verbs:
+        _add(_verb, _panel)
 
 
 def main() -> None:
@@ -75,7 +101,7 @@ def main() -> None:
     except EdgeError as error:
         _end(f"{type(error).__name__}: {error}")
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
         _end(f"{error.name} is not installed, and this needs it: pip install 'flower-edge[{extra}]'")

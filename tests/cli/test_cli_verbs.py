@@ -73,6 +73,23 @@ def test_every_verb_has_help_with_an_example_its_exit_codes_and_json() -> None:
         assert verb.help.splitlines()[0] in " ".join(call(*name.split(), "--help").replace("│", "").split())
 
 
+def test_the_help_lists_every_verb_under_what_it_is_for() -> None:
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    panels = {verb.rich_help_panel for verb in verbs.values()}
+    assert len(panels) == 5
+    assert all(isinstance(panel, str) for panel in panels)
+    shown = call("--help")
+    assert all(f"─ {panel} ─" in shown for panel in panels)
+
+
+def test_the_version_is_that_of_the_installed_package_and_of_flower_beside_it() -> None:
+    from importlib import metadata
+
+    words = call("--version").split()
+    assert words[:2] == ["flower-edge", metadata.version("flower-edge")]
+    assert words[2:4] == ["(flwr", f"{metadata.version('flwr')},"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

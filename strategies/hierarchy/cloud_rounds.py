@@ -20,10 +20,10 @@ from flwr.serverapp.strategy import Strategy
 from flower_edge.errors import RoundFailed
 from flower_edge.events import Event
 from flower_edge.rounds import Kind, Round
-from flower_edge.runtime.edge_messages import EDGE_RECORD, edge_order
+from flower_edge.runtime.edge_messages import EDGE_RECORD, WEIGHT_KEY, edge_order
 from flower_edge.runtime.generators import derive_seed, seeded_call
 from flower_edge.runtime.narrowed_grid import minimum_nodes
-from flower_edge.runtime.strategy_state import go_on_from
+from flower_edge.runtime.strategy_state import go_on_from, innermost
 from flower_edge.runtime.wrapped_grid import WrappedGrid, announce
 from flower_edge.wire import ModelSpec, cast_like, check_model
 
@@ -245,6 +245,13 @@ class CloudRounds:
         refuse_bytes(good, self.spec)
         # Flower's strategies average metrics that all replies have.
         shared = set.intersection(*(set(result.metrics) for result in good))
+        key = getattr(innermost(centre), "weighted_by_key", WEIGHT_KEY)
+        if key not in {WEIGHT_KEY, *shared}:
+            raise RoundFailed(
+                f"round {number}: {name} at the centre weighs by {key!r}, and edges tell {WEIGHT_KEY!r}, the sum of "
+                f"what their own strategies weigh by, and {', '.join(sorted(shared)) or 'nothing else'}; "
+                f"leave weighted_by_key out: centre={name}(...)"
+            )
         go_on_from(centre, arrays)
         try:
             found, _ = centre.aggregate_train(number, [as_reply(result, self.spec, shared) for result in good])

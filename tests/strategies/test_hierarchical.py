@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Context
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, FedAvgM, Krum, Result, Strategy
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, Krum, Result, Strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import flower_strategies, initial_model, same_model, toy_app
@@ -315,3 +315,10 @@ def test_krum_at_one_edge_and_fedavg_at_another_need_no_new_class() -> None:
         return Krum() if cell == "edge-0" else FedAvg()
 
     assert start(Hierarchical(edge=edge, cells=blocks(2), edge_rounds=2), toy_app(), initial_model()).arrays
+
+
+def test_a_centre_that_weighs_by_what_edges_do_not_tell_is_told_what_they_do() -> None:
+    centre = FedAdam(weighted_by_key="samples")
+    words = r"FedAdam at the centre weighs by 'samples', and edges tell 'num-examples', .*: centre=FedAdam\(...\)"
+    with pytest.raises(RoundFailed, match=words):
+        start(Hierarchical(edge=lambda cell: FedAvg(), cells=blocks(2), centre=centre), toy_app(), initial_model(), 1)

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CLIENT_RAISED", "DECLINED", "MESSAGE_UNAVAILABLE", "NODE_UNAVAILABLE", "REFUSED", "REPLY_UNAVAILABLE"]
+__all__ = [
+    "CLIENT_RAISED",
+    "DECLINED",
+    "MESSAGE_UNAVAILABLE",
+    "NODE_UNAVAILABLE",
+    "NO_REPLY",
+    "REFUSED",
+    "REPLY_UNAVAILABLE",
+]
 
 #: The client raised, or answered with something that is no reply.
 CLIENT_RAISED: Final = 2
@@ -18,6 +26,8 @@ MESSAGE_UNAVAILABLE: Final = 3
 REPLY_UNAVAILABLE: Final = 4
 #: The node is gone.
 NODE_UNAVAILABLE: Final = 5
+#: What a SuperLink answers in a node's place.
+NO_REPLY: Final = frozenset({MESSAGE_UNAVAILABLE, REPLY_UNAVAILABLE, NODE_UNAVAILABLE})
 #: The server has not accepted what came back; ours, far above Flower's own.
 REFUSED: Final = 1001
 #: The terminal does not take part this time, for the reason it gives; ours, too.

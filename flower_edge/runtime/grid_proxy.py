@@ -6,7 +6,8 @@ shortly, ends a round at a deadline or a quorum, sends once more where a node st
 belongs to, waits for the expected nodes, asks each for its properties and lists them in an order that repeats. A node
 that is cut off in the middle of its reply holds a round up no more than one that is silent.
 
-Nothing here samples, aggregates, counts bits or knows a virtual time. Not thread-safe: one caller at a time.
+What is on its way, and what came of it, is kept in `InFlight`, what nodes told in `ToldProperties`. Nothing here
+samples, aggregates, counts bits or knows a virtual time. Not thread-safe: one caller at a time.
 """
 
 from __future__ import annotations
@@ -16,86 +17,30 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from logging import INFO, WARNING, getLogger
-from types import MappingProxyType, TracebackType
-from typing import Any, Final, Literal, Self
+from types import TracebackType
+from typing import Any, Literal, Self
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from ..errors import ConfigError, NestingError, NotEnoughNodes, WireError
-from ..wire import error_reason
+from ..errors import ConfigError, NestingError, NotEnoughNodes
 from .abilities import awaits
-from .error_codes import MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, REPLY_UNAVAILABLE
+from .error_codes import NO_REPLY
 from .flower_private import clone_message, set_metadata
 from .flower_private_grid import take_whole_replies
 from .flower_private_jitter import give_threads_their_own_jitter
+from .in_flight import Counts, InFlight, OpenMessage
 from .node_clocks import CLOCKS_S, NodeClocks
-from .node_properties import PROPERTIES, Property, properties_of
+from .node_properties import PROPERTIES, Property
+from .quorum import quorum_count
+from .told_properties import ToldProperties
 from .wrapped_grid import WrappedGrid, chain, undisturbed
 
-__all__ = ["PROPERTIES", "Counts", "GridProxy", "Property", "properties_of", "quorum_count"]
+__all__ = ["GridProxy"]
 
 log = getLogger(__name__)
-
-#: How many messages that were given up are still asked for in later rounds.
-REMEMBERED = 1000
-#: What a SuperLink answers in a node's place.
-_NO_REPLY: Final = frozenset({MESSAGE_UNAVAILABLE, REPLY_UNAVAILABLE, NODE_UNAVAILABLE})
-
-
-def quorum_count(quorum: float, messages: int) -> int:
-    """How many usable replies end a round: a fraction in (0, 1] of the messages (float) or a count (int).
-
-    Raises:
-        ConfigError: neither of the two.
-
-    >>> quorum_count(0.8, 10), quorum_count(1.0, 10), quorum_count(3, 10), quorum_count(30, 10)
-    (8, 10, 3, 10)
-    """
-    if isinstance(quorum, int) and not isinstance(quorum, bool) and quorum >= 1:
-        return min(quorum, messages)
-    if isinstance(quorum, float) and 0.0 < quorum <= 1.0:
-        # 0.1 * 30 is 3.0000000000000004: without the slack a fraction would ask for one reply more than it says.
-        return min(messages, max(1, math.ceil(quorum * messages - 1e-9)))
-    raise ConfigError(f"quorum = {quorum!r}: expected a fraction in (0, 1] such as 0.8, or a count such as 8")
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Messages of a run so far; questions for properties are not among them.
-
-    Attributes:
-        sent: messages handed to the proxy.
-        answered, errors: messages by their first reply that was handed over, with content or with an error.
-        silent: messages given up without any reply (`sent` = answered + errors + silent + still waited for).
-        resent: second copies sent to silent nodes.
-        late: replies nobody waited for any more, answers to the other copy included; dropped. The last 1000 messages
-            given up are asked for (four rounds' worth, where that is more); replies to older ones are not counted.
-    """
-
-    sent: int = 0
-    answered: int = 0
-    errors: int = 0
-    silent: int = 0
-    resent: int = 0
-    late: int = 0
-
-
-@dataclass
-class _Open:
-    """A message with an answer to come: its own id first, that of its second copy next."""
-
-    message: Message
-    pushed_s: float
-    counted: bool
-    ids: list[str]
-    resent: bool = False
-
-    @property
-    def node_id(self) -> int:
-        return self.message.metadata.dst_node_id
 
 
 class GridProxy(WrappedGrid):
@@ -185,14 +130,8 @@ class GridProxy(WrappedGrid):
         self._resend_after_s, self._drain_s, self._order = resend_after_s, drain_s, order
         self._seed, self._seeded, self._ask_properties = seed, False, ask_properties
         self._sleep, self._clock = sleep, clock
-        self._counts = Counts()
-        self._open: dict[str, _Open] = {}
-        self._own_id: dict[str, str] = {}
-        self._given_up: dict[str, bool] = {}  # id -> whether its answer is counted as late; the oldest first
-        self._largest_batch = 0
-        self._refused: dict[str, tuple[Message, bool]] = {}
-        self._refusals = 0
-        self._properties: dict[int, dict[str, Property]] = {}
+        self._in_flight = InFlight()
+        self._told = ToldProperties()
         self._durations_s: dict[int, float] = {}
         self._cut_offs: list[int] = []
         self._node_clocks = NodeClocks()
@@ -201,7 +140,7 @@ class GridProxy(WrappedGrid):
     @property
     def counts(self) -> Counts:
         """Messages so far."""
-        return self._counts
+        return self._in_flight.counts
 
     def last_duration_s(self, node_id: int) -> float | None:
         """Real seconds from sending a node its last answered training message to its reply; `None` without one.
@@ -221,24 +160,18 @@ class GridProxy(WrappedGrid):
             NotEnoughNodes: fewer than `expected_nodes` came within `join_timeout_s`.
         """
         self._wait_for_nodes()
-        self._ask([node_id for node_id in self.inner.get_node_ids() if node_id not in self._properties])
+        self._ask(self._told.unknown(self.inner.get_node_ids()))
         # Listed after the question: a strategy that was shown a node which has just gone would wait for it.
         nodes = list(self.inner.get_node_ids())
         if self._seed is not None and not self._seeded:
             random.seed(self._seed)
             self._seeded = True
-        return sorted(nodes, key=self._place)
+        return sorted(nodes, key=self._told.place)
 
     def properties(self, node_id: int) -> Mapping[str, Property]:
         """What a node told about itself when it was first seen; empty if it did not."""
-        if node_id not in self._properties:
-            self._ask([node_id])
-        return MappingProxyType(self._properties.get(node_id, {}))
-
-    def _place(self, node_id: int) -> tuple[float, str, int]:
-        told = self._properties.get(node_id, {})
-        partition = told.get("partition-id")
-        return (partition if type(partition) is int else math.inf), str(told.get("node-key", "")), node_id
+        self._ask(self._told.unknown([node_id]))
+        return self._told.of(node_id)
 
     def _wait_for_nodes(self) -> None:
         if self._expected_nodes is None:
@@ -254,27 +187,16 @@ class GridProxy(WrappedGrid):
         self._expected_nodes = None
 
     def _ask(self, nodes: Collection[int]) -> None:
-        self._properties.update({node_id: {} for node_id in nodes})
+        self._told.asked(nodes)
         if not self._ask_properties or not nodes:
             return
         questions = [Message(RecordDict(), node_id, f"query.{PROPERTIES}") for node_id in nodes]
         patience_s = min(self._join_timeout_s, self._deadline_s or math.inf)
         ids, replies = self._exchange(questions, patience_s, len(questions), counted=False)
-        told = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
         for node_id, message_id in zip(nodes, ids, strict=True):
-            reply = told.get(message_id)
-            if reply is None:
-                continue
-            if not reply.has_error():
-                try:
-                    self._properties[node_id] = properties_of(reply)
-                except WireError as error:
-                    log.warning("properties refused: %s", error)
-            elif reply.error.code in _NO_REPLY:
-                # It went away before it could answer: asked again should it come back.
-                del self._properties[node_id]
-            else:
-                log.info("node %s tells no properties: %s", node_id, error_reason(reply))
+            if message_id in answers:
+                self._told.heard(node_id, answers[message_id])
 
     # -- messages --------------------------------------------------------------------------------------------------
 
@@ -322,9 +244,9 @@ class GridProxy(WrappedGrid):
         On a `SteppedGrid` there may be several to one message, for the parts of its work, and from who did it.
         """
         asked = list(dict.fromkeys(message_ids))
-        replies = [self._count(*self._refused.pop(i)) for i in asked if i in self._refused]
-        # Own ids before those of the copies: where both answers are there, the first message's is taken.
-        wanted = [i for own in asked if own in self._open for i in self._open[own].ids]
+        flight = self._in_flight
+        replies = flight.refusals(asked)
+        wanted = flight.ids_of(asked)
         if not wanted:
             return replies
         place = {message_id: position for position, message_id in enumerate(wanted)}
@@ -333,24 +255,19 @@ class GridProxy(WrappedGrid):
         for at, reply in enumerate(came):
             self._note_clock(reply)
             answered = reply.metadata.reply_to_message_id
-            own = self._own_id.pop(answered, None)
-            if own is None:
-                self._note_late(reply)
+            entry = flight.answered(reply)
+            if entry is None:
                 continue
-            entry = self._open.pop(own)
             # A SuperLink answers for a node with itself as the source: only the message tells who was meant. Who sends
             # in slices says itself whose the work is: it may be another's.
             source = reply.metadata.src_node_id if self._in_parts and not reply.has_error() else entry.node_id
-            set_metadata(reply, src_node_id=source, reply_to_message_id=own)
-            self._abandon(entry, except_for=answered)
+            set_metadata(reply, src_node_id=source, reply_to_message_id=entry.own_id)
             if entry.message.metadata.message_type.partition(".")[0] == "train" and not reply.has_error():
                 self._durations_s[source] = self._clock() - entry.pushed_s
-            replies.append(self._count(reply, entry.counted))
+            replies.append(reply)
             rest = (one.metadata.reply_to_message_id for one in came[at + 1 :])
             if self._in_parts and (answered in rest or awaits(self.inner, answered)):
-                # Another part of the same work is to come: the message has been counted, and is not sent once more.
-                entry.ids, entry.counted, entry.resent = [answered], False, True
-                self._open[own], self._own_id[answered] = entry, own
+                flight.goes_on(entry, answered)
         self._resend_to_silent(asked)
         return replies
 
@@ -373,20 +290,19 @@ class GridProxy(WrappedGrid):
         lingering = False
         while True:
             replies += self.pull_messages(ids)
-            if not any(message_id in self._open for message_id in ids):
+            if self._in_flight.waiting.isdisjoint(ids):
                 return ids, replies
             now_s = self._clock()
             usable = {reply.metadata.reply_to_message_id for reply in replies if not reply.has_error()}
-            if not lingering and len(usable - self._open.keys()) >= needed:
+            if not lingering and len(usable - self._in_flight.waiting) >= needed:
                 lingering, end_s = True, min(end_s, now_s + self._linger_s)
             if now_s >= end_s:
                 break
             self._sleep(min(self._poll_s, end_s - now_s))
-        left = [self._open.pop(i) for i in ids if i in self._open]
+        left = self._in_flight.give_up(ids)
         level = INFO if lingering else WARNING
         log.log(level, "round ends without a reply from nodes %s", [entry.node_id for entry in left])
         self._suspect_clocks(left)
-        self._give_up(left)
         return ids, replies
 
     def _let_expire(self, batch: list[Message], limit_s: float | None) -> None:
@@ -405,10 +321,10 @@ class GridProxy(WrappedGrid):
             message.metadata.ttl = min(message.metadata.ttl, left_s)
 
     def _note_clock(self, reply: Message) -> None:
-        if not (reply.has_error() and reply.error.code in _NO_REPLY):
+        if not (reply.has_error() and reply.error.code in NO_REPLY):
             self._node_clocks.heard(reply.metadata.src_node_id, reply.metadata.created_at)
 
-    def _suspect_clocks(self, silent: Iterable[_Open]) -> None:
+    def _suspect_clocks(self, silent: Iterable[OpenMessage]) -> None:
         for entry in silent:
             if self._node_clocks.not_told_of(entry.node_id):
                 log.warning(
@@ -419,23 +335,8 @@ class GridProxy(WrappedGrid):
                 )
 
     def _push(self, messages: list[Message], *, counted: bool = True) -> list[str]:
-        now_s, own_ids = self._clock(), []
-        self._largest_batch = max(self._largest_batch, len(messages))
-        for message, taken in zip(messages, self._hand_over(messages), strict=True):
-            if counted:
-                self._counts = replace(self._counts, sent=self._counts.sent + 1)
-            if taken is None:
-                reply = Message(Error(MESSAGE_UNAVAILABLE, "the grid did not take the message"), reply_to=message)
-                self._refusals += 1
-                taken = f"refused-{self._refusals}"
-                set_metadata(message, message_id=taken)
-                set_metadata(reply, reply_to_message_id=taken)
-                self._refused[taken] = reply, counted
-            else:
-                self._own_id[taken] = taken
-                self._open[taken] = _Open(message, now_s, counted, [taken])
-            own_ids.append(taken)
-        return own_ids
+        now_s = self._clock()
+        return self._in_flight.sent(messages, self._hand_over(messages), now_s, counted=counted)
 
     def _hand_over(self, messages: list[Message]) -> list[str | None]:
         """Push; an id for each message, `None` for one that was not taken."""
@@ -451,10 +352,7 @@ class GridProxy(WrappedGrid):
         if self._resend_after_s is None:
             return
         now_s = self._clock()
-        for own in own_ids:
-            entry = self._open.get(own)
-            if entry is None or entry.resent or now_s - entry.pushed_s < self._resend_after_s:
-                continue
+        for entry in self._in_flight.silent(own_ids, now_s, self._resend_after_s):
             copy = clone_message(entry.message)
             # An id is a digest of the message: a copy with the same creation time would be the same message.
             later_s = max(time.time(), copy.metadata.created_at + 1e-3)
@@ -463,54 +361,27 @@ class GridProxy(WrappedGrid):
             entry.resent = True
             (taken,) = self._hand_over([copy])
             if taken is not None:
-                entry.ids.append(taken)
-                self._own_id[taken] = own
-                self._counts = replace(self._counts, resent=self._counts.resent + 1)
+                self._in_flight.copied(entry, taken)
                 log.warning("node %s silent for %.1f s: sent once more", entry.node_id, now_s - entry.pushed_s)
 
     # -- what nobody waits for any more ------------------------------------------------------------------------------
 
-    def _count(self, reply: Message, counted: bool) -> Message:
-        kind = "errors" if reply.has_error() else "answered"
-        self._counts = replace(self._counts, **{kind: getattr(self._counts, kind) + counted})
-        return reply
-
-    def _abandon(self, entry: _Open, *, except_for: str = "") -> None:
-        for message_id in entry.ids:
-            self._own_id.pop(message_id, None)
-            if message_id != except_for:
-                self._given_up[message_id] = entry.counted
-        # A node that never answers must not make every later look for replies longer.
-        while len(self._given_up) > max(REMEMBERED, 4 * self._largest_batch):
-            del self._given_up[next(iter(self._given_up))]
-
-    def _give_up(self, entries: Iterable[_Open]) -> None:
-        for entry in entries:
-            self._abandon(entry)
-            self._counts = replace(self._counts, silent=self._counts.silent + entry.counted)
-
-    def _note_late(self, reply: Message) -> None:
-        counted = self._given_up.pop(reply.metadata.reply_to_message_id, False)
-        if not (reply.has_error() and reply.error.code in _NO_REPLY):
-            self._counts = replace(self._counts, late=self._counts.late + counted)
-
     def _drain_once(self) -> None:
-        if self._given_up:
-            for reply in self.inner.pull_messages(list(self._given_up)):
+        if given_up := self._in_flight.given_up:
+            for reply in self.inner.pull_messages(given_up):
                 self._note_clock(reply)
-                self._note_late(reply)
+                self._in_flight.late(reply)
 
     def close(self) -> None:
         """Give up what is open and take in what still comes, for at most `drain_s`. The inner grid stays open."""
-        self._give_up(self._open.values())
-        self._open.clear()
+        self._in_flight.give_up(self._in_flight.waiting)
         end_s = self._clock() + self._drain_s
         self._drain_once()
-        while self._given_up and self._clock() < end_s:
+        while self._in_flight.given_up and self._clock() < end_s:
             self._sleep(self._poll_s)
             self._drain_once()
-        if self._given_up:
-            log.warning("%d messages still without a reply at the end of the run", len(self._given_up))
+        if left := self._in_flight.given_up:
+            log.warning("%d messages still without a reply at the end of the run", len(left))
 
     def __enter__(self) -> Self:
         return self
@@ -527,14 +398,14 @@ class GridProxy(WrappedGrid):
         """What a checkpoint needs. Messages in flight are not part of it."""
         return {
             "seeded": self._seeded,
-            "counts": asdict(self._counts),
-            "properties": [[node_id, dict(told)] for node_id, told in self._properties.items()],
+            "counts": asdict(self.counts),
+            "properties": self._told.state(),
             "durations-s": [[node_id, duration_s] for node_id, duration_s in self._durations_s.items()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`. Nodes known by their id are not asked again, `random` is not seeded again."""
         self._seeded = state["seeded"]
-        self._counts = Counts(**state["counts"])
-        self._properties.update({node_id: dict(told) for node_id, told in state["properties"]})
+        self._in_flight.counts = Counts(**state["counts"])
+        self._told.restore(state["properties"])
         self._durations_s = dict(state["durations-s"])

@@ -22,8 +22,11 @@ from flower_edge.runtime.clock.devices import Device, Link
 from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.flower_private import set_metadata
-from flower_edge.runtime.grid_proxy import Counts, GridProxy, properties_of, quorum_count
+from flower_edge.runtime.grid_proxy import GridProxy
+from flower_edge.runtime.in_flight import Counts
 from flower_edge.runtime.local_grid import LocalGrid
+from flower_edge.runtime.node_properties import properties_of
+from flower_edge.runtime.quorum import quorum_count
 from flower_edge.runtime.wrapped_grid import WrappedGrid, grid_state, load_grid_state
 
 FIRST = LocalGrid.FIRST_NODE_ID

@@ -25,7 +25,8 @@ from flower_edge.clients.properties import answer_properties
 from flower_edge.runtime.clock.devices import draw_devices, draw_links
 from flower_edge.runtime.clock.virtual_clock import Trip, VirtualClock
 from flower_edge.runtime.flower_private import borrowed_identity, set_metadata
-from flower_edge.runtime.grid_proxy import Counts, GridProxy
+from flower_edge.runtime.grid_proxy import GridProxy
+from flower_edge.runtime.in_flight import Counts
 from flower_edge.runtime.local_grid import LocalGrid
 
 NODES = 4

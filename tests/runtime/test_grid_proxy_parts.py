@@ -9,7 +9,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from stepped_writer import once, steps_in, writer, written
 
 from flower_edge.runtime.faults import Fault
-from flower_edge.runtime.grid_proxy import Counts, GridProxy
+from flower_edge.runtime.grid_proxy import GridProxy
+from flower_edge.runtime.in_flight import Counts
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.steps.decisions import Continue, Decide, Decision, Detach, Progress, Renew, Replace
 from flower_edge.runtime.steps.grid import SteppedGrid

@@ -26,7 +26,8 @@ from flower_edge.runtime import error_codes
 from flower_edge.runtime.clock.devices import Device, Link
 from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
-from flower_edge.runtime.grid_proxy import REMEMBERED, GridProxy
+from flower_edge.runtime.grid_proxy import GridProxy
+from flower_edge.runtime.in_flight import REMEMBERED
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.node_state import NodeState
 from flower_edge.runtime.wrapped_grid import WrappedGrid, grid_state, load_grid_state
@@ -452,7 +453,7 @@ def test_the_innermost_grids_can_be_left_out_of_a_checkpoint() -> None:
 
 
 def test_our_error_codes_are_flowers_and_the_two_of_our_own_are_none_of_them() -> None:
-    own = {"REFUSED", "DECLINED"}
+    own = {"REFUSED", "DECLINED", "NO_REPLY"}
     ours = [getattr(error_codes, name) for name in sorted(error_codes.__all__) if name not in own]
     assert ours == [
         ErrorCode.CLIENT_APP_RAISED_EXCEPTION,

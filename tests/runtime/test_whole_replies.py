@@ -30,7 +30,7 @@ from flwr.superlink.servicer.runtime import runtime_handlers
 from flower_edge.runtime import GridProxy, flower_private_grid
 from flower_edge.runtime.flower_private import borrowed_identity
 from flower_edge.runtime.flower_private_grid import pull_reason, take_whole_replies
-from flower_edge.runtime.grid_proxy import Counts
+from flower_edge.runtime.in_flight import Counts
 
 
 class Link:

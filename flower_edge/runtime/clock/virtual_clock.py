@@ -29,8 +29,9 @@ from flwr.serverapp import Grid
 
 from ...errors import ConfigError, NestingError
 from ...ledger import Ledger
-from ..grid_proxy import GridProxy, quorum_count
+from ..grid_proxy import GridProxy
 from ..local_grid import LocalGrid
+from ..quorum import quorum_count
 from ..wrapped_grid import WrappedGrid, find
 from .devices import Device, Link, Work
 from .lanes import Lane, LaneCancelled, Lanes

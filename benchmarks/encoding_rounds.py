@@ -25,8 +25,9 @@ from flower_edge.codecs.vector_codec import VectorCodec
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.strategies.compression import Compressed
+from flower_edge.strategies.flat_work import FlatWork
 from flower_edge.strategies.layered import LayeredGrid
-from flower_edge.strategies.loop import FlatWork, drive
+from flower_edge.strategies.loop import drive
 from flower_edge.strategies.metered import Metered
 from flower_edge.wire import arrays_of, record_of
 

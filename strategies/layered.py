@@ -22,9 +22,10 @@ from flower_edge.runtime.narrowed_grid import Patience, minimum_nodes
 from flower_edge.runtime.strategy_state import load_strategy_state, strategy_state
 from flower_edge.runtime.wrapped_grid import WrappedGrid
 
+from .flat_work import FlatWork
 from .idling import check_idle_s
 from .layers import Layer, check_order
-from .loop import FlatWork, drive
+from .loop import drive
 from .start_only import StartOnly
 
 __all__ = ["Layered", "LayeredGrid"]

@@ -23,7 +23,8 @@ from flower_edge.store.rows import Row
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.wire import arrays_of
 
-from ..loop import FlatWork, drive
+from ..flat_work import FlatWork
+from ..loop import drive
 from .averaging import Averaging
 
 if TYPE_CHECKING:

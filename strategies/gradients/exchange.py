@@ -29,9 +29,10 @@ from flower_edge.runtime.gradient_setup import Setup
 from flower_edge.runtime.strategy_state import check_settings
 from flower_edge.store.run_folder import RunFolder
 
+from ..flat_work import FlatWork
 from ..gossip.mean_model import digest
 from ..gossip.replies import weighted_metrics
-from ..loop import FlatWork, drive
+from ..loop import drive
 from .arguments import check_arguments
 from .form import Exchanges, Form
 from .ring_form import RingForm

@@ -33,7 +33,8 @@ from ..hierarchy.cloud_rounds import EDGE_SHARE_OF_TIMEOUT
 from ..hierarchy.edge_replies import counts_of, events_of, metrics_of, read_reply, row_of, traffic_of
 from ..hierarchy.merging import EdgeResult
 from ..layered import LayeredGrid
-from ..loop import EvaluateFn, RoundReport, drive
+from ..loop import EvaluateFn, drive
+from ..round_work import RoundReport
 from ..start_only import StartOnly
 from .limits import GroupLimits
 

@@ -29,7 +29,7 @@ from flower_edge.wire import ModelSpec, cast_like, check_model
 
 from ..idling import let_pass
 from ..layered import LayeredGrid
-from ..loop import RoundReport
+from ..round_work import RoundReport
 from .asynchronous import FedBuff
 from .edge_replies import as_reply, counts_of, events_of, links_told, metrics_of, read_reply, row_of, traffic_of
 from .merging import EdgeResult, divergence, merge_edges, mixed, moved, refuse_bytes, settle

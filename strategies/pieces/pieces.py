@@ -35,9 +35,10 @@ from flower_edge.splitting.order import ArchitectureSpec, LossName, OptimiserSpe
 from flower_edge.store.run_folder import RunFolder
 from flower_edge.wire import arrays_of, cast_like, check_model
 
+from ..flat_work import FlatWork
 from ..gossip.mean_model import digest
 from ..hierarchy.cells import Cells
-from ..loop import FlatWork, drive
+from ..loop import drive
 from ..splitting.merging import prepare_merge
 from ..splitting.prepared import Models
 from .checkpoint import Known

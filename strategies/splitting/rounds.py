@@ -10,7 +10,8 @@ from flwr.serverapp import Grid
 
 from flower_edge.rounds import Round
 
-from ..loop import FlatWork, RoundReport
+from ..flat_work import FlatWork
+from ..round_work import RoundReport
 
 if TYPE_CHECKING:
     from .split import Split

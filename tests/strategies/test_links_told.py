@@ -125,7 +125,7 @@ def test_a_long_run_tells_links_word_by_word_in_some_rounds_and_in_a_few_numbers
         *range(110, 1001, 10),
         *range(1100, 2000, 100),
     ]
-    monkeypatch.setattr("flower_edge.strategies.loop.told_in_full", lambda round: round % 3 == 1)
+    monkeypatch.setattr("flower_edge.strategies.run_session.told_in_full", lambda round: round % 3 == 1)
 
     class Linked(Gossip):
         def links(self) -> tuple[Link, ...]:

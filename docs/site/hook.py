@@ -33,8 +33,8 @@ _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]*)(#[^)\s]*)?\)"
 
 
 def rooms() -> list[str]:
-    """Packages whose names are public, as the test of public names lists them."""
-    tree = ast.parse((ROOT / "tests/quality/test_public_names.py").read_text())
+    """Packages whose names are public, as the list of public names has them."""
+    tree = ast.parse((ROOT / "tests/quality/public_names.py").read_text())
     public = next(
         node.value
         for node in tree.body

@@ -12,8 +12,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from document_program import DOCUMENTS
+from public_names import PUBLIC
 from source_tree import ROOT
-from test_public_names import PUBLIC
 
 
 @pytest.fixture(scope="module")

@@ -30,10 +30,14 @@ _DOTTED = re.compile(r"(flwr(?:\.\w+)+)(?:\.|:\w+)?")
 
 
 @cache
-def looked_at(source: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What `imports` and `by_importlib` say, of one walk through the source: several tests ask for each file."""
+def looked_at(source: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """What `imports` and `by_importlib` say, and texts that are a dotted name of Flower's, as `_DOTTED` finds them.
+
+    Of one walk through the source: several tests ask for each file.
+    """
     imported: list[str] = []
     by_name: list[str] = []
+    dotted: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
@@ -43,7 +47,9 @@ def looked_at(source: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in ("import_module", "__import__"):
                 by_name.append(str(node.args[0].value))
-    return tuple(imported), tuple(by_name)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            dotted += [found[1]] if (found := _DOTTED.fullmatch(node.value)) else []
+    return tuple(imported), tuple(by_name), tuple(dotted)
 
 
 def imports(source: str) -> tuple[str, ...]:
@@ -84,11 +90,10 @@ def told_in_texts(source: str) -> Iterator[str]:
 
     A logger's name, as "flwr.edge", names no module; a docstring or message is more than a name.
     """
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (found := _DOTTED.fullmatch(node.value)):
-            parts = found[1].split(".")
-            names = [".".join(parts[:end]) for end in range(2, len(parts) + 1)]
-            yield from (name for name in names if name not in FLOWER_PUBLIC and module_of_flower(name))
+    for dotted in looked_at(source)[2]:
+        parts = dotted.split(".")
+        names = [".".join(parts[:end]) for end in range(2, len(parts) + 1)]
+        yield from (name for name in names if name not in FLOWER_PUBLIC and module_of_flower(name))
 
 
 def where(path: Path) -> str:
@@ -156,7 +161,9 @@ def test_nothing_that_came_from_outside_can_be_run_as_code() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
-            called = ast.unparse(node.func)
+            # The whole of a name is written out only where its end, or a keyword, can be one of those: it takes long.
+            end = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            called = ast.unparse(node.func) if end in ("load", "loads", "Unpickler", "eval", "exec") else end
             unpickles = called in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load", "joblib.load")
             allows = any(
                 word.arg == "allow_pickle" and not (isinstance(word.value, ast.Constant) and word.value.value is False)

@@ -57,7 +57,7 @@ class Address:
         Raises:
             ConfigError: no address, or one that other machines reach without a token.
         """
-        from ..telemetry.serving import is_loopback
+        from ..loopback import is_loopback
 
         if not text:
             return None
@@ -71,7 +71,7 @@ class Address:
 
     def pem(self, files: tuple[Path, Path]) -> tuple[Path, Path] | tuple[None, None]:
         """Certificate and key to serve it with; none on this machine alone."""
-        from ..telemetry.serving import is_loopback
+        from ..loopback import is_loopback
 
         return (None, None) if is_loopback(self.host) else files
 

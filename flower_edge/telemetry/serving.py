@@ -8,7 +8,6 @@ needed, as `Authorization: Bearer ...`. Nothing here knows what is told.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import secrets
 import socket
@@ -24,9 +23,10 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
+from ..loopback import host_of, is_loopback
 from .metrics import CONTENT_TYPE, Metrics
 
-__all__ = ["DEFAULT_METRICS_PORT", "LEAST_CHARACTERS", "MetricsServer", "is_loopback", "metrics_app"]
+__all__ = ["DEFAULT_METRICS_PORT", "LEAST_CHARACTERS", "MetricsServer", "metrics_app", "same_secret"]
 
 log = logging.getLogger(__name__)
 
@@ -37,20 +37,6 @@ LEAST_CHARACTERS: Final = 16
 _PATIENCE_S: Final = 10.0
 
 _App = Callable[[MutableMapping[str, Any], Callable[..., Awaitable[Any]], Callable[..., Awaitable[None]]], Any]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, False)
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -72,14 +58,14 @@ class _Page:
 
     def answer(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of one request; names of `headers` in small letters."""
-        if self.here_only and not is_loopback(_name_of(headers.get("host", ""))):
+        if self.here_only and not is_loopback(host_of(headers.get("host", ""))):
             return _said(421, f"host {headers.get('host', '')!r} is not this server")
         if path.rstrip("/") != "/metrics":
             return _said(404, "there is /metrics here, and nothing else")
         if method not in ("GET", "HEAD"):
             return _said(405, "metrics are read only", {"allow": "GET, HEAD"})
         kind, _, given = headers.get("authorization", "").partition(" ")
-        if self.token is not None and not (kind.lower() == "bearer" and _same(given.strip(), self.token)):
+        if self.token is not None and not (kind.lower() == "bearer" and same_secret(given.strip(), self.token)):
             return _said(401, "needs the header 'Authorization: Bearer YOUR_TOKEN'", {"www-authenticate": "Bearer"})
         try:
             text = self.metrics.text()
@@ -271,13 +257,6 @@ def _said(status: int, text: str, more: Mapping[str, str] | None = None) -> tupl
     return status, {"content-type": "text/plain; charset=utf-8", **_ALWAYS, **(more or {})}, f"{text}\n".encode()
 
 
-def _name_of(header: str) -> str:
-    """Of "name:port" or "[::1]:port"."""
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _same(one: str, other: str) -> bool:
+def same_secret(one: str, other: str) -> bool:
+    """Whether they are the same, in a time that does not tell how much of them is."""
     return hmac.compare_digest(one.encode("utf-8", "surrogateescape"), other.encode())

@@ -11,7 +11,6 @@ opens anything.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import grpc
 
 from ..errors import ConfigError, TransportRefused
+from ..loopback import is_loopback
 
 __all__ = ["Credentials", "Insecure", "MutualTls", "ServerTls", "TrustServer", "split_address"]
 
@@ -165,20 +165,6 @@ def split_address(address: str) -> tuple[str, int]:
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError(f"address {address!r}: expected host:port, as 'cloud.example:9000' or '[::1]:9000'")
     return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can be meant.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
-    (True, False)
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _named(server_name: str) -> Options:

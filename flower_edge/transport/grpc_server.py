@@ -20,8 +20,9 @@ from typing import Any, Final, NoReturn, Self
 import grpc
 
 from ..errors import TransportError, TransportRefused
+from ..loopback import is_loopback
 from .certificates import fingerprint
-from .credentials import Credentials, is_loopback
+from .credentials import Credentials
 from .grpc_connection import CODE_KEY, GrpcConnection, PeerLimits
 from .pieces import MOST_HEAD_BYTES, OPEN
 from .transport import Accept, ConnectionClosed, Handler, Hello, Limits, Peer, TransportTimeout

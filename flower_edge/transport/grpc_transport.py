@@ -13,7 +13,8 @@ from typing import Any
 import grpc
 
 from ..errors import TransportError, TransportRefused
-from .credentials import Credentials, is_loopback, split_address
+from ..loopback import is_loopback
+from .credentials import Credentials, split_address
 from .grpc_connection import GrpcConnection, PeerLimits, told
 from .grpc_server import OFFER, STREAM, TICKET_KEY, GrpcServer, options
 from .transport import Accept, Connection, ConnectionClosed, Hello, Limits, Peer

@@ -9,7 +9,6 @@ exports and for websockets. Nothing here knows what is served, and nothing needs
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
@@ -17,9 +16,10 @@ from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from ..errors import ConfigError
-from ..telemetry.serving import is_loopback
+from ..loopback import host_of, is_loopback
+from ..telemetry.serving import same_secret
 
-__all__ = ["HEADERS", "Access", "Gate", "is_loopback"]
+__all__ = ["HEADERS", "Access", "Gate"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -93,14 +93,14 @@ class Access:
         >>> Access().allows_host("localhost:8808"), Access().allows_host("attacker.example:8808")
         (True, False)
         """
-        name = _name_of(header)
+        name = host_of(header)
         if not name:
             return False
         return not is_loopback(self.host) or is_loopback(name) or name in self.names
 
     def knows(self, given: str | None) -> bool:
         """Whether it is the token; takes as long whatever is wrong with it."""
-        return self.token is not None and given is not None and _same(given, self.token)
+        return self.token is not None and given is not None and same_secret(given, self.token)
 
     def admits(self, headers: dict[str, str]) -> bool:
         """Whether a request with such headers, names in small letters, has what is needed."""
@@ -112,7 +112,7 @@ class Access:
         # By hand: what other servers of this machine left there may be no cookie by the book, and readers of those give
         # up on all that follow.
         pairs = (one.strip().partition("=") for one in headers.get("cookie", "").split(";"))
-        return any(name == self.cookie and _same(value, self.pass_) for name, _, value in pairs)
+        return any(name == self.cookie and same_secret(value, self.pass_) for name, _, value in pairs)
 
     @property
     def set_cookie(self) -> str:
@@ -164,18 +164,6 @@ def _without_token(scope: Scope) -> str:
     rest = urlencode({name: value for name, value in _query(scope).items() if name != "token"}, doseq=True)
     # "//host" would be another site's address.
     return quote("/" + scope["path"].lstrip("/\\")) + (f"?{rest}" if rest else "")
-
-
-def _name_of(header: str) -> str:
-    """Of "name:port" or "[::1]:port"."""
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode("utf-8", "surrogateescape"), other.encode())
 
 
 def _with_headers(send: Send) -> Send:

@@ -17,7 +17,8 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 from ..errors import ConfigError
-from .access import Access, is_loopback
+from ..loopback import is_loopback
+from .access import Access
 
 __all__ = ["ServedPage", "one_per_process", "until_ctrl_c"]
 

@@ -24,7 +24,7 @@ from logging import getLogger
 from typing import Any, Final
 
 from ...errors import ConfigError, ProtocolError, TransportRefused
-from ...transport.credentials import is_loopback
+from ...loopback import is_loopback
 from ...transport.listening import Listening
 from ...transport.tokens import TokenMaker
 from ...transport.transport import Connection, Handler, Hello, Peer, PeerTransport

@@ -301,7 +301,7 @@ def compress(
             traffic = OpenTraffic(session.ask, work.validation[0].numpy(), requests, seed=seed)
             running.callback(traffic.stop, _LAST_ANSWERS_S)
         if page:
-            from ..ui.serving import ControlPage
+            from ..ui.compression import ControlPage
 
             shown = running.enter_context(
                 ControlPage(session, host, port, token, certificate=page_certificate, key=page_key)

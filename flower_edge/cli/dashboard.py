@@ -59,7 +59,7 @@ def dashboard(
     """
     place = _place(which, root)
     from ..ui.dashboard import Dashboard
-    from ..ui.served import reached_by_others, until_ctrl_c
+    from ..ui.served_page import reached_by_others, until_ctrl_c
 
     with Dashboard(place, host, port, token, certificate=certificate, key=key, names=name or ()) as page:
         plain = reached_by_others(host) and certificate is None

@@ -743,5 +743,6 @@ CLOSED = {
     "flower_edge.strategies.rewards",
     "flower_edge.strategies.sharing",
     "flower_edge.strategies.splitting",
+    "flower_edge.ui.compression",
     "flower_edge.ui.dashboard",
 }

@@ -22,8 +22,8 @@ from nicegui.testing.user_simulation import user_simulation
 from flower_edge.fringe import Link
 from flower_edge.runtime.compression.session_torch import CompressionSession
 from flower_edge.ui import words
-from flower_edge.ui.page import draw
-from flower_edge.ui.watch import Watch
+from flower_edge.ui.compression.page import draw
+from flower_edge.ui.compression.watch import Watch
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flower_edge.errors import FringeError
 from flower_edge.runtime.compression.settings import CompressionSettings
-from flower_edge.ui.form_values import FormValues
+from flower_edge.ui.compression.form_values import FormValues
 
 KNOWN = ["camera", "gateway", "server"]
 

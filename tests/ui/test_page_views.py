@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from flower_edge.runtime.compression.told import ConnectionTold, MachineTold, Point, TotalTold
-from flower_edge.ui import charts, machine_views, views
+from flower_edge.ui.compression import charts, machine_views, views
 from flower_edge.ui.markup import table
 
 NASTY = "<img src=x onerror=alert(1)>"

@@ -10,7 +10,7 @@ from nicegui import app as nicegui_app
 from nicegui import ui
 
 from ..access import Access, Gate
-from ..served import RECONNECT_S, one_per_process
+from ..served_page import RECONNECT_S, one_per_process
 from ..theme import ICON
 from .device_table import DeviceLine
 from .list_page import draw_list

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..access import Access
-from ..served import ServedPage, reached_by_others, until_ctrl_c
+from ..served_page import ServedPage, reached_by_others, until_ctrl_c
 from .device_table import DeviceLine
 
 __all__ = ["DEFAULT_DASHBOARD_PORT", "Dashboard", "serve_dashboard"]

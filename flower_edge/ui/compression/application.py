@@ -12,14 +12,14 @@ from fastapi.responses import Response
 from nicegui import app as nicegui_app
 from nicegui import ui
 
-from .access import Access, Gate
+from ..access import Access, Gate
+from ..served_page import RECONNECT_S, one_per_process
+from ..theme import ICON
 from .page import draw
-from .served import RECONNECT_S, one_per_process
-from .theme import ICON
 from .watch import Watch
 
 if TYPE_CHECKING:
-    from ..runtime.compression.session_torch import CompressionSession
+    from ...runtime.compression.session_torch import CompressionSession
 
 __all__ = ["application"]
 

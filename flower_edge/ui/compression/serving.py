@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .access import Access
-from .served import ServedPage, reached_by_others, until_ctrl_c
+from ..access import Access
+from ..served_page import ServedPage, reached_by_others, until_ctrl_c
 
 if TYPE_CHECKING:
-    from ..runtime.compression.session_torch import CompressionSession
+    from ...runtime.compression.session_torch import CompressionSession
 
 __all__ = ["DEFAULT_PORT", "ControlPage", "serve"]
 

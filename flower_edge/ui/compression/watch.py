@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from ..runtime.compression.session_torch import CompressionSession
-    from ..runtime.compression.settings import CompressionSettings
-    from ..runtime.compression.told import Told
+    from ...runtime.compression.session_torch import CompressionSession
+    from ...runtime.compression.settings import CompressionSettings
+    from ...runtime.compression.told import Told
 
 __all__ = ["Watch"]
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
 
-from ..errors import EdgeError
-from ..fringe.links import Link
-from ..runtime.compression.told import Told, VersionTold
-from . import words
-from .markup import paragraph
+from ...errors import EdgeError
+from ...fringe.links import Link
+from ...runtime.compression.told import Told, VersionTold
+from .. import words
+from ..markup import paragraph
 
 if TYPE_CHECKING:
-    from ..runtime.compression.session_torch import CompressionSession
+    from ...runtime.compression.session_torch import CompressionSession
 
 __all__ = ["Buttons", "Overrides", "Versions", "called"]
 

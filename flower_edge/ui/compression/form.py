@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from nicegui import ui
 
-from ..errors import EdgeError
-from ..fringe.actions import METHODS
-from ..fringe.metrics import METRICS
-from ..runtime.compression.settings import CompressionSettings
-from . import words
+from ...errors import EdgeError
+from ...fringe.actions import METHODS
+from ...fringe.metrics import METRICS
+from ...runtime.compression.settings import CompressionSettings
+from .. import words
+from ..markup import paragraph, table
 from .form_values import SHARES, FormValues
-from .markup import paragraph, table
 
 __all__ = ["Form"]
 

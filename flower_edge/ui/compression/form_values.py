@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from ..errors import FringeError
-from ..runtime.compression.settings import CompressionSettings
+from ...errors import FringeError
+from ...runtime.compression.settings import CompressionSettings
 
 __all__ = ["SHARES", "FormValues"]
 
@@ -157,7 +157,7 @@ def _amount(value: float | None, kind: str) -> str | None:
 
 def _parts(text: str | None, kinds: Sequence[str]) -> tuple[float | None, str | None]:
     """A number and its unit, brought to one of the form's."""
-    from ..fringe.goals import Goals
+    from ...fringe.goals import Goals
 
     if text is None:
         return None, None

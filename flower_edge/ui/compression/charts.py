@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ..runtime.compression.told import ConnectionTold
+from ...runtime.compression.told import ConnectionTold
 
 __all__ = ["bytes_chart", "described", "latency_chart"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from ..runtime.compression.told import ConnectionTold, MachineTold
-from . import words
-from .markup import bar, definitions, mark, paragraph, table
+from ...runtime.compression.told import ConnectionTold, MachineTold
+from .. import words
+from ..markup import bar, definitions, mark, paragraph, table
 
 __all__ = ["bandwidth", "bandwidth_table", "cards", "layers"]
 

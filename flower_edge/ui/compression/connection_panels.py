@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from nicegui import ui
 
-from ..runtime.compression.told import ConnectionTold
+from ...runtime.compression.told import ConnectionTold
+from ..markup import paragraph
 from . import charts, views
-from .markup import paragraph
 
 __all__ = ["ConnectionPanels"]
 

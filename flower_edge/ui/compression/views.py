@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from ..runtime.compression.told import ConnectionTold, Event, FrozenTold, RequestsTold, Told, TotalTold
-from . import words
-from .markup import definitions, mark, paragraph, table, tile
+from ...runtime.compression.told import ConnectionTold, Event, FrozenTold, RequestsTold, Told, TotalTold
+from .. import words
+from ..markup import definitions, mark, paragraph, table, tile
 
 __all__ = [
     "connections",

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 from nicegui import ui
 
-from ..runtime.compression.settings import CompressionSettings
-from ..runtime.compression.told import Told
+from ...runtime.compression.settings import CompressionSettings
+from ...runtime.compression.told import Told
+from ..layout import alert, begin_page, colours, folded, heading, panel, tall
+from ..markup import paragraph
 from . import machine_views, views
 from .connection_panels import ConnectionPanels
 from .controls import Buttons, Overrides, Versions, called
 from .form import Form
 from .form_values import FormValues
-from .layout import alert, begin_page, colours, folded, heading, panel, tall
-from .markup import paragraph
 from .watch import Watch
 
 if TYPE_CHECKING:
-    from ..runtime.compression.session_torch import CompressionSession
+    from ...runtime.compression.session_torch import CompressionSession
 
 __all__ = ["ControlView", "draw"]
 

@@ -20,15 +20,12 @@ from ..errors import ConfigError
 from ..loopback import is_loopback
 from .access import Access
 
-__all__ = ["ServedPage", "one_per_process", "until_ctrl_c"]
+__all__ = ["ServedPage", "reached_by_others", "until_ctrl_c"]
 
 #: A port to try where another is taken.
 _ANOTHER_PORT: Final = 8808
 #: Seconds that open websockets get when it ends.
 _PATIENCE_S: Final = 2
-#: A browser that is not heard of for so long has to load the page anew and loses what stands in its fields. The machine
-#: may be busy, and answer late.
-RECONNECT_S: Final = 60.0
 
 
 class ServedPage:
@@ -189,21 +186,6 @@ def until_ctrl_c(page: ServedPage, what: str, *, plain: bool, instead: str | Non
 def reached_by_others(host: str) -> bool:
     """Whether machines beside this one reach a page on that host."""
     return not is_loopback(host)
-
-
-def one_per_process() -> None:
-    """To be called before pages are made.
-
-    Raises:
-        ConfigError: this process has or had pages already.
-    """
-    from nicegui import app as nicegui_app
-
-    if nicegui_app.middleware_stack is not None or nicegui_app.is_started:
-        raise ConfigError(
-            "this process has served a page already, and NiceGUI has one per process; keep that one open "
-            "for as long as it is needed, or start another process"
-        )
 
 
 def _bound(host: str, port: int) -> socket.socket:

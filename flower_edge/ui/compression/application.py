@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.responses import Response
-from nicegui import app as nicegui_app
 from nicegui import ui
 
 from ..access import Access, Gate
-from ..served_page import RECONNECT_S, one_per_process
-from ..theme import ICON
+from ..behind_gate import behind_gate, one_per_process
 from .page import draw
 from .watch import Watch
 
@@ -36,7 +34,6 @@ def application(session: CompressionSession, access: Access) -> Gate:
     """
     one_per_process()
     watch = Watch(session)
-    nicegui_app.on_shutdown(watch.close)
     served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @served.get("/export/iterations.csv")
@@ -54,17 +51,7 @@ def application(session: CompressionSession, access: Access) -> Gate:
     async def page() -> None:
         await draw(session, watch)
 
-    ui.run_with(
-        served,
-        title="Fringe compression",
-        favicon=ICON,
-        dark=None,
-        # The page has its own style sheet; this one would be compiled in the browser.
-        tailwind=False,
-        reconnect_timeout=RECONNECT_S,
-        show_welcome_message=False,
-    )
-    return Gate(served, access)
+    return behind_gate(served, "Fringe compression", access, watch.close)
 
 
 def _file(name: str) -> dict[str, str]:

@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastapi import FastAPI
-from nicegui import app as nicegui_app
 from nicegui import ui
 
 from ..access import Access, Gate
-from ..served_page import RECONNECT_S, one_per_process
-from ..theme import ICON
+from ..behind_gate import behind_gate, one_per_process
 from .device_table import DeviceLine
 from .list_page import draw_list
 from .run_page import draw_missing, draw_run
@@ -33,20 +31,9 @@ def application(place: Path, access: Access, devices: Callable[[], Sequence[Devi
     """
     one_per_process()
     watched = Watched(place, devices)
-    nicegui_app.on_shutdown(watched.close)
     served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     pages(watched, may_stop=access.token is not None)
-    ui.run_with(
-        served,
-        title="flower-edge dashboard",
-        favicon=ICON,
-        dark=None,
-        # The page has its own style sheet; this one would be compiled in the browser.
-        tailwind=False,
-        reconnect_timeout=RECONNECT_S,
-        show_welcome_message=False,
-    )
-    return Gate(served, access)
+    return behind_gate(served, "flower-edge dashboard", access, watched.close)
 
 
 def pages(watched: Watched, *, may_stop: bool) -> None:

@@ -61,6 +61,25 @@ def test_scenarios_and_rooms_are_put_into_the_menu(hook: ModuleType) -> None:
     assert pages == [*scenarios, *(f"reference/{room.removeprefix('flower_edge.')}.md" for room in sorted(PUBLIC))]
 
 
+def test_the_picture_of_the_tiers_has_a_ground_of_its_own_on_which_its_words_can_be_read() -> None:
+    source = (ROOT / "docs/tiers.svg").read_text()
+    assert '<rect width="880" height="500" rx="10" style="fill: var(--page)"/>' in source
+    assert 'viewBox="0 0 880 500"' in source
+    schemes = [dict(re.findall(r"--(\w+): (#\w{6})", line)) for line in re.findall(r":root {(.*?)}", source)]
+
+    def light(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    assert len(schemes) == 2
+    for shades in schemes:
+        for words in ("ink", "soft", "head", "go"):
+            for ground in ("page", "area", "node"):
+                low, high = sorted((light(shades[words]), light(shades[ground])))
+                assert (high + 0.05) / (low + 0.05) > 4.5, (words, ground)
+
+
 def test_the_picture_of_the_tiers_can_be_read_in_light_in_dark_and_aloud() -> None:
     source = (ROOT / "docs/tiers.svg").read_text()
     picture = ET.fromstring(source)

@@ -2,14 +2,16 @@
 PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 # Fast tests run in so many processes, a file in one of them. Slow ones have ports and folders of their own and mostly
-# wait, so they run beside each other, too; but those that start a Flower of their own (two Rays starve each other on
-# two cores) and those that measure how soon something happens run one after the other, with nothing beside them.
+# wait, so more of them run beside each other; of those that start a Flower of their own one at a time, in one of the
+# processes (two Rays starve each other on two cores): tests/conftest.py groups them. Those that measure how soon
+# something happens run at the end, one after the other, with nothing beside them.
 WORKERS ?= 2
-SLOW_WORKERS ?= 2
+SLOW_WORKERS ?= 3
 PARALLEL := --dist loadfile --no-loadscope-reorder
+SLOW_PARALLEL := --dist loadgroup --no-loadscope-reorder
 # Files with such a test: to import all the others as well takes half a minute.
 SLOW_FILES = $(shell grep -rl --include='test_*.py' 'mark[.]slow' tests | sort)
-ALONE_FILES = $(shell grep -rl --include='test_*.py' 'mark[.]alone\|mark[.]flwr' tests | sort)
+ALONE_FILES = $(shell grep -rl --include='test_*.py' 'mark[.]alone' tests | sort)
 # Hundreds of processes import the package and a thousand modules of tests are read three times: compiled once, also
 # where the caller's environment would have it otherwise.
 export PYTHONDONTWRITEBYTECODE :=
@@ -36,13 +38,13 @@ demo: install  ## run the quickstart: 12 terminals, 3 edges, 1 centre learn real
 
 test: install  ## every test but the longest matrices, fast ones first
 	$(BIN)/python -m pytest -n $(WORKERS) $(PARALLEL) -m 'not slow and not full'
-	$(BIN)/python -m pytest -n $(SLOW_WORKERS) $(PARALLEL) -m 'slow and not flwr and not alone and not full' $(SLOW_FILES)
-	$(BIN)/python -m pytest -m '(flwr or alone) and not full' $(ALONE_FILES)
+	$(BIN)/python -m pytest -n $(SLOW_WORKERS) $(SLOW_PARALLEL) -m 'slow and not alone and not full' $(SLOW_FILES)
+	$(BIN)/python -m pytest -m 'alone and not full' $(ALONE_FILES)
 
 test-all: install  ## every test, whole matrices included
 	$(BIN)/python -m pytest -n $(WORKERS) $(PARALLEL) -m 'not slow'
-	$(BIN)/python -m pytest -n $(SLOW_WORKERS) $(PARALLEL) -m 'slow and not flwr and not alone' $(SLOW_FILES)
-	$(BIN)/python -m pytest -m 'flwr or alone' $(ALONE_FILES)
+	$(BIN)/python -m pytest -n $(SLOW_WORKERS) $(SLOW_PARALLEL) -m 'slow and not alone' $(SLOW_FILES)
+	$(BIN)/python -m pytest -m 'alone' $(ALONE_FILES)
 
 lint: install  ## ruff, mypy --strict, import contracts, the site without a warning
 	$(BIN)/ruff check .

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -37,6 +40,8 @@ else:
 LONGEST = (
     "quality/test_pages.py",
     "quality/test_wheel.py",
+    "scenarios/test_fringe_scenario.py",
+    "runtime/test_compression_stages.py",
     "runtime/test_launcher.py",
     "runtime/test_node_state_restart.py",
     "store/test_reward_book_crash.py",
@@ -54,14 +59,52 @@ LONGEST = (
 )
 
 
+#: Markers of tests that go one after the other in one process, while the others of them go on beside it.
+ONE_AT_A_TIME = ("ray", "flwr")
+
+
+@cache
+def one_at_a_time(path: Path) -> dict[str, str]:
+    """By the name of a test function in a file, the marker whose tests it waits for; told by the text alone."""
+    tree = ast.parse(path.read_text("utf-8"))
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    whole = [ast.unparse(node.value) for node in assigned if ast.unparse(node.targets[0]) == "pytestmark"]
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            words = " ".join([*whole, *map(ast.unparse, node.decorator_list)])
+            found |= next(({node.name: name} for name in ONE_AT_A_TIME if f"mark.{name}" in words), {})
+    return found
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadgroup`: a file in one process, but for tests that go one at a time, which have their own."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneAtATime(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, name = nodeid.partition("::")
+            return one_at_a_time(config.rootpath / file).get(name.partition("[")[0], file)
+
+    return OneAtATime(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, else in the order in which they were found; none of the slow ones is lost."""
     here = Path(__file__).parent
     ranks = {here / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
+    # What is one at a time starts first.
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ONE_AT_A_TIME])
     for item in items:
         if item.get_closest_marker("flwr") and not item.get_closest_marker("slow"):
             raise pytest.UsageError(f"{item.nodeid} is marked flwr and not slow, so that it would run twice; mark both")
+        marked = any(map(item.get_closest_marker, ONE_AT_A_TIME))
+        if marked and item.name.partition("[")[0] not in one_at_a_time(item.path):
+            raise pytest.UsageError(f"{item.nodeid} is marked where `make test` does not see it; use a decorator")
     for name in ("slow", "flwr", "alone"):
         for path in {item.path for item in items if item.get_closest_marker(name)}:
             if f"mark.{name}" not in path.read_text("utf-8"):

@@ -111,6 +111,7 @@ def test_the_side_in_process_is_measured_in_a_process_of_its_own(tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 @pytest.mark.full
 def test_both_sides_are_measured_end_to_end_by_the_promised_keys() -> None:
     done = benchmark("--only", "10x60k", "--only", "10x4M", "--rounds", "3", "--json")

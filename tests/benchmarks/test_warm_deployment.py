@@ -54,6 +54,7 @@ def test_a_warm_node_gives_the_replies_of_the_stock_one_bit_for_bit_and_state_su
     assert first["metrics"]["pid"] == second["metrics"]["pid"]
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for children in /proc, which is not here")
 def test_with_the_node_its_executor_ends_be_the_node_asked_to_end_or_killed() -> None:
     with deployment([]) as made:

@@ -146,6 +146,7 @@ def test_a_copy_that_fails_leaves_nothing(made: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 @pytest.mark.full
 def test_a_copy_of_moving_terminals_runs_through_flwr_run(made: Path) -> None:
     call("new", "my_terminals", "--from", "moving_terminals")

@@ -24,6 +24,7 @@ def expected(rounds: int) -> list[list[float]]:
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_gossip_with_a_server_that_works_gives_the_same_models_through_each_mailbox(tmp_path: Path) -> None:
     lines: list[str] = []
     result = launch(APP, runs=tmp_path / "runs", on_line=lines.append, timeout_s=240)

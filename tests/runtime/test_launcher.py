@@ -115,6 +115,7 @@ def pair(tag: str, tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_a_run_that_completes_exits_with_zero(pair: Pair) -> None:
     assert pair.good.returncode == 0, pair.good.stdout + pair.good.stderr
     assert any(re.fullmatch(r"nodes answered: [123]", line) for line in pair.good_lines)
@@ -123,6 +124,7 @@ def test_a_run_that_completes_exits_with_zero(pair: Pair) -> None:
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_a_run_ends_with_its_rounds_and_its_page_when_the_app_keeps_a_run_folder(pair: Pair) -> None:
     assert re.search(r"^\s*1\s+0\.75", pair.good.stdout, re.MULTILINE), pair.good.stdout
     page = re.search(r"^report: (.+)$", pair.good.stdout, re.MULTILINE)
@@ -132,6 +134,7 @@ def test_a_run_ends_with_its_rounds_and_its_page_when_the_app_keeps_a_run_folder
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_a_serverapp_that_raises_makes_a_failed_run_with_the_exceptions_text(pair: Pair) -> None:
     assert pair.bad.status == "failed"
     assert pair.bad.exit_code == 1
@@ -141,6 +144,7 @@ def test_a_serverapp_that_raises_makes_a_failed_run_with_the_exceptions_text(pai
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_a_package_of_the_apps_name_in_the_users_folder_is_not_run(pair: Pair) -> None:
     assert list(pair.folder.rglob("*.ran")) == []
     assert pair.good.returncode == 0
@@ -149,6 +153,7 @@ def test_a_package_of_the_apps_name_in_the_users_folder_is_not_run(pair: Pair) -
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_two_runs_at_the_same_time_share_nothing(pair: Pair) -> None:
     for name in ("FLWR_HOME", "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", "cwd", "FLOWER_EDGE_RUN_DIR"):
         assert told(pair.good_lines, name) != told(pair.bad_lines, name)
@@ -156,6 +161,7 @@ def test_two_runs_at_the_same_time_share_nothing(pair: Pair) -> None:
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_nothing_is_left_behind_but_the_run_folder(pair: Pair) -> None:
     assert pair.left == []
     for lines in (pair.good_lines, pair.bad_lines):
@@ -166,6 +172,7 @@ def test_nothing_is_left_behind_but_the_run_folder(pair: Pair) -> None:
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_the_run_folder_is_the_one_the_app_was_told_and_holds_what_it_wrote(pair: Pair) -> None:
     assert pair.bad.run_folder is not None
     for runs, lines in (("good", pair.good_lines), ("bad", pair.bad_lines)):
@@ -179,6 +186,7 @@ def test_the_run_folder_is_the_one_the_app_was_told_and_holds_what_it_wrote(pair
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_only_a_resumed_run_is_told_what_to_go_on_from(pair: Pair) -> None:
     assert told(pair.good_lines, "FLOWER_EDGE_RESUME") == "None"
     assert told(pair.bad_lines, "FLOWER_EDGE_RESUME") == str(pair.folder)
@@ -189,6 +197,7 @@ def test_only_a_resumed_run_is_told_what_to_go_on_from(pair: Pair) -> None:
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_an_app_in_the_shape_of_flowers_template_learns(tag: str, tmp_path: Path) -> None:
     lines: list[str] = []
     result = launch(
@@ -210,6 +219,7 @@ def test_an_app_in_the_shape_of_flowers_template_learns(tag: str, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_ctrl_c_ends_everything_and_exits_with_130(tag: str, tmp_path: Path) -> None:
     running = subprocess.Popen(
         [*COMMAND, str(APPS / "moody"), "-c", "mood='endless'"],
@@ -243,6 +253,7 @@ def test_ctrl_c_ends_everything_and_exits_with_130(tag: str, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_a_run_beyond_its_time_is_stopped_with_all_it_started(tag: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, str(APPS / "moody"), "-c", "mood='endless'", "--timeout", "6", "--json"],
@@ -261,6 +272,7 @@ def test_a_run_beyond_its_time_is_stopped_with_all_it_started(tag: str, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_what_flower_says_of_an_app_it_refuses_is_passed_on(tag: str, tmp_path: Path) -> None:
     app = tmp_path / "app"
     shutil.copytree(APPS / "moody", app)
@@ -274,6 +286,7 @@ def test_what_flower_says_of_an_app_it_refuses_is_passed_on(tag: str, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_a_port_that_is_taken_after_all_is_told_with_the_superlinks_own_words(
     tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,8 @@ from flower_edge.runtime.launching.environment import CONNECTION, HOST, WorkFold
 from flower_edge.runtime.launching.processes import Family
 
 APP = Path(__file__).parents[1] / "apps" / "node_state_app"
+#: On a busy machine every part takes long to start; nothing here waits longer than it has to.
+LONG_S = 240.0
 
 
 class Deployment:
@@ -40,7 +42,7 @@ class Deployment:
     def start_superlink(self) -> None:
         switch = "--disable-runtime-dependency-installation"
         self.start("flower-superlink", "--insecure", switch, "--host", HOST, "--port", str(self.ports[0]))
-        self.wait_for(lambda: answers(self.ports[0]), 60.0)
+        self.wait_for(lambda: answers(self.ports[0]), LONG_S)
 
     def start_supernode(self) -> subprocess.Popen[bytes]:
         where = ["--superlink", f"{HOST}:{self.ports[0]}", "--host", HOST, "--port", str(self.ports[1])]
@@ -55,7 +57,7 @@ class Deployment:
 
     def told(self, name: str) -> dict[str, Any]:
         path = self.report / f"{name}.json"
-        self.wait_for(lambda: path.exists() and path.read_bytes().endswith(b"}"), 90.0)
+        self.wait_for(lambda: path.exists() and path.read_bytes().endswith(b"}"), LONG_S)
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 

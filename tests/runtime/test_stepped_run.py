@@ -23,6 +23,7 @@ def point_after(node: int, steps: int) -> float:
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_slices_through_flwr_run_give_the_same_model_and_a_request_takes_effect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,6 +186,7 @@ def test_keys_that_cannot_be_are_refused_before_anything_is_sent(
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_flwr_run_gives_the_refusals_accuracies_and_credits_of_local_grid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_run_in_this_process_loses_nothing_and_shrinks(tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 @pytest.mark.full
 def test_flwr_run_serves_and_compresses_as_well(tmp_path: Path) -> None:
     lines: list[str] = []

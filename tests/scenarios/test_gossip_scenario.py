@@ -169,6 +169,7 @@ def test_a_controller_that_is_none_is_refused_before_anything_is_sent(
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 @pytest.mark.full
 def test_flwr_run_gives_the_metrics_of_local_grid_round_by_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

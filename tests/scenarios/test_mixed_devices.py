@@ -210,6 +210,7 @@ def test_keys_that_cannot_be_are_refused_before_anything_is_sent(
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 @pytest.mark.full
 def test_flwr_run_gives_the_models_accuracies_and_tables_of_local_grid(
     finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -174,6 +174,7 @@ def test_every_mistyped_key_is_reported_at_once(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 @pytest.mark.full
 def test_flwr_run_gives_the_metrics_of_local_grid_round_by_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

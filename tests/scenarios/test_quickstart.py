@@ -95,6 +95,7 @@ def test_mnist_without_its_files_says_what_to_fetch_and_where(tmp_path: Path, mo
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_flwr_run_gives_the_metrics_of_local_grid_round_by_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_flwr_run_gives_the_metrics_of_local_grid_round_by_round(
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 @pytest.mark.full
 def test_flwr_run_ends_with_exit_code_one_when_the_data_are_not_there(tmp_path: Path) -> None:
     """In `make test` an app that raises (`test_launcher`) and this error in process say the same."""

@@ -210,6 +210,7 @@ def ran(name: str, folder: Path) -> tuple[LaunchResult, str]:
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_the_hierarchy_runs_through_flwr_run(tmp_path: Path) -> None:
     _, log = ran("hierarchy", tmp_path)
     assert log.count("configure_train: Sampled 2 nodes (out of 2)") == 12
@@ -217,6 +218,7 @@ def test_the_hierarchy_runs_through_flwr_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "said"),

@@ -60,13 +60,14 @@ def trained(folder: Path, said: str, *, edges: int, terminals: int, cloud_rounds
 
 @pytest.mark.slow
 @pytest.mark.flwr
-def test_hosts_join_gossip_and_are_merged_and_all_of_it_ends(tmp_path: Path) -> None:
+def test_hosts_join_gossip_and_are_merged_and_all_of_it_ends(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("hosts") / "kept"  # a short path: sockets of agents are in it
     done = start(
-        tmp_path / "kept", "--edges", "2", "--terminals", "2", "--cloud-rounds", "1", "--edge-rounds", "2",
+        folder, "--edges", "2", "--terminals", "2", "--cloud-rounds", "1", "--edge-rounds", "2",
         "--namespaces", "auto" if os.name == "posix" else "no",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    trained(tmp_path / "kept", done.stdout, edges=2, terminals=2, cloud_rounds=1)
+    trained(folder, done.stdout, edges=2, terminals=2, cloud_rounds=1)
 
 
 @pytest.mark.slow
@@ -74,11 +75,12 @@ def test_hosts_join_gossip_and_are_merged_and_all_of_it_ends(tmp_path: Path) -> 
 @pytest.mark.full
 @pytest.mark.parametrize("how", ["yes", "no"])
 @pytest.mark.parametrize("mailbox", ["direct", "relay"])
-def test_the_whole_of_it(tmp_path: Path, how: str, mailbox: str) -> None:
+def test_the_whole_of_it(tmp_path_factory: pytest.TempPathFactory, how: str, mailbox: str) -> None:
     if how == "yes" and os.geteuid() != 0:
         pytest.skip("network namespaces need root")
+    folder = tmp_path_factory.mktemp("hosts") / "kept"
     done = start(
-        tmp_path / "kept", "--cloud-rounds", "2", "--edge-rounds", "3", "--namespaces", how, "--mailbox", mailbox
+        folder, "--cloud-rounds", "2", "--edge-rounds", "3", "--namespaces", how, "--mailbox", mailbox
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("accuracy") == 3

@@ -42,6 +42,7 @@ def test_the_laws_hold_in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 def test_the_laws_hold_through_flwr_run_with_the_same_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWER_EDGE_STATE", str(tmp_path / "state"))
     lines: list[str] = []

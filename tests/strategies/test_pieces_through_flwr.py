@@ -62,6 +62,7 @@ def test_case_2_with_a_terminal_that_leaves_is_one_process(tmp_path: Path, monke
 
 @pytest.mark.slow
 @pytest.mark.flwr
+@pytest.mark.ray
 @pytest.mark.full
 def test_it_is_the_same_through_flwr_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWER_EDGE_STATE", str(tmp_path / "state"))

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ..coverage.drawing import beside, colour, new_figure, save
+from ..coverage.drawing import beside, new_figure, plain_log, save, stroke
 from ..errors import DataError
 from ..topology.rows import Floats
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["plot_accuracy_over_time", "plot_device_accuracy", "plot_latency", "plot_regret"]
-
-#: After seven controllers colours repeat, in another dash.
-_DASHES = ("solid", "dashed", "dotted", "dashdot")
-_COLOURS = 7
 
 #: x [points], and y [points] or [seeds, points]; NaN where nothing was read.
 Curve = tuple[npt.ArrayLike, npt.ArrayLike]
@@ -121,7 +117,7 @@ def _plot(
     if share:
         axes.set_ylim(0.0, 1.0)
     elif log and _positive(curves):
-        axes.set_yscale("log")
+        plain_log(axes, "y")
     axes.set_xlim(left=0.0, right=until)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
@@ -146,7 +142,7 @@ def _table(curves: Mapping[str, Curve]) -> list[list[object]]:
 def _line(axes: Axes, k: int, name: str, x: Floats, y: Floats) -> None:
     if y.shape[-1] != len(x):
         raise DataError(f"{name}: {len(x)} points across and {y.shape[-1]} up; give as many of each")
-    look: dict[str, Any] = {"color": colour(k % _COLOURS), "linestyle": _DASHES[k // _COLOURS % len(_DASHES)]}
+    look = stroke(k)
     read = ~np.isnan(y).all(axis=0)
     x, y = x[read], y[:, read]
     axes.plot(x, np.nanmedian(y, axis=0) if len(x) else x, label=name, linewidth=1.6, **look)

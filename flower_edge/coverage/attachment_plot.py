@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .drawing import answers, beside, colour, new_figure, save, shown_nodes
+from .drawing import answers, beside, colour, ink_on, new_figure, save, shown_nodes
 from .located import Located
 from .moves import moves_between
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["plot_attachment"]
 
@@ -21,6 +25,9 @@ __all__ = ["plot_attachment"]
 _LEGEND = 14
 #: Up to this many terminals each has its number at the axis.
 _NAMED = 60
+#: Of a letter of a cell's name within a row, and how many of them an inch of the axis takes.
+_LETTER_PT, _LETTERS_PER_INCH = 6.0, 19.0
+_WIDTH_IN = 9.0
 
 
 def plot_attachment(
@@ -32,6 +39,8 @@ def plot_attachment(
     title: str | None = None,
 ) -> Path:
     """Draw a row per terminal: coloured by its cell, empty while out of coverage, a tick where it was handed over.
+
+    Where there is room a stretch has its cell's name written on it.
 
     A table beside it, a CSV file of the same name, has the share of the time in each cell and the handovers.
 
@@ -53,7 +62,7 @@ def plot_attachment(
     shown = np.array(shown_nodes(None if nodes is None else list(nodes), located.nodes), dtype=np.int64)
     where = np.stack(answers(located, times.tolist()))
 
-    figure, axes = new_figure("a timeline of cells", 9.0, float(np.clip(1.8 + 0.13 * len(shown), 3.0, 12.0)))
+    figure, axes = new_figure("a timeline of cells", _WIDTH_IN, float(np.clip(1.8 + 0.13 * len(shown), 3.0, 12.0)))
     from matplotlib.patches import Patch
 
     handed_over, lines = 0, []
@@ -66,6 +75,8 @@ def plot_attachment(
             mine = (cells[starts] == cell) & (ends > starts)
             spans = np.stack([times[starts], times[ends] - times[starts]], axis=1)[mine]
             axes.broken_barh([tuple(span) for span in spans.tolist()], (row - 0.4, 0.8), facecolors=colour(int(cell)))
+            if len(shown) <= _NAMED:
+                _name(axes, row, located.cells[cell], colour(int(cell)), spans.tolist(), float(times[-1] - times[0]))
         # The same question for one node over time as for all nodes between two times.
         at_s = times[1:][moves_between(cells[:-1], cells[1:]).handed_over]
         axes.vlines(at_s, row - 0.5, row + 0.5, colors="black", lw=1.4)
@@ -86,3 +97,12 @@ def plot_attachment(
         handles = [Patch(color=colour(i), label=name) for i, name in enumerate(located.cells)]
         figure.legend(handles=handles, loc="outside lower center", ncols=7, frameon=False, fontsize=9)
     return beside(save(figure, path), ["terminal", "handed over", *located.cells, "out of coverage"], lines)
+
+
+def _name(axes: Axes, row: int, name: str, shade: str, spans: list[list[float]], whole_s: float) -> None:
+    """Write a cell's name on those of its stretches that are long enough for it."""
+    for begin_s, lasts_s in spans:
+        if lasts_s / whole_s * _WIDTH_IN * _LETTERS_PER_INCH > len(name) + 1:
+            at = (begin_s + lasts_s / 2, row)
+            text = axes.annotate(name, at, ha="center", va="center_baseline", fontsize=_LETTER_PT, color=ink_on(shade))
+            text.set_in_layout(False)  # lies within the axes anyway, and hundreds of them would be measured

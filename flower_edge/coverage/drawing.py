@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..errors import ConfigError, DataError
 from .arguments import Indices
@@ -21,16 +21,42 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GREY", "answers", "beside", "colour", "new_figure", "save", "shown_nodes"]
+__all__ = ["GREY", "answers", "beside", "colour", "ink_on", "new_figure", "plain_log", "save", "shown_nodes", "stroke"]
 
 #: Okabe and Ito's palette for all kinds of colour vision, without black and in an order that puts unlike ones first.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 GREY = "#9a9a9a"
+#: As many as have no divisor in common with the colours, so that no two of 28 lines are alike.
+_DASHES: Final = ("solid", "dashed", "dashdot", "dotted")
 
 
 def colour(cell: int) -> str:
     """The colour of a cell; they repeat after seven, grey is out of coverage."""
     return GREY if cell < 0 else _COLOURS[cell % len(_COLOURS)]
+
+
+def stroke(number: int) -> dict[str, Any]:
+    """Colour and dash of a line, for `axes.plot`: lines can be told apart without the colours, too."""
+    return {"color": colour(number), "linestyle": _DASHES[number % len(_DASHES)]}
+
+
+def ink_on(shade: Any) -> str:
+    """Black or white, whichever can be read on a colour of matplotlib's."""
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = to_rgb(shade)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.53 else "white"
+
+
+def plain_log(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with ticks at 1, 2 and 5 of each decade that are written as people write them."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def new_figure(what: str, width_in: float, height_in: float) -> tuple[Figure, Axes]:

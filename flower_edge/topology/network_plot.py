@@ -52,7 +52,7 @@ def plot_networks(
         raise ConfigError("no network to draw; give at least one: name, positions, weights")
     drawn = {name: _checked(topology, name, *network) for name, network in networks.items()}
     largest = max((float(weights.max(initial=0.0)) for _, weights in drawn.values()), default=0.0) or 1.0
-    figure, first = new_figure("a picture of networks", 5.2 * len(drawn), 5.6)
+    figure, first = new_figure("a picture of networks", 4.3 * len(drawn), 4.9)
     first.remove()
     from matplotlib.collections import LineCollection
 
@@ -70,6 +70,8 @@ def plot_networks(
         panel.set_xlabel("x (m)")
         panel.set_title(f"{name}: {int(used.sum())} of {topology.links} links in use")
     axes[0].set_ylabel("y (m)")
+    notes = ("wide next to a node: much weight that it gives to the other", "half a line: in one direction only")
+    figure.supxlabel(("; " if len(drawn) > 1 else ";\n").join(notes), fontsize=9)
     if title is not None:
         figure.suptitle(title)
     head = ["node", *(f"{name}: {what}" for name in drawn for what in ("listens to", "weight given"))]

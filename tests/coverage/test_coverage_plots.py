@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -20,9 +21,12 @@ from flower_edge.coverage import (
     plot_attachment,
     plot_map,
 )
+from flower_edge.coverage.drawing import colour, ink_on, new_figure, plain_log, stroke
 from flower_edge.errors import ConfigError, DataError
 
 pytest.importorskip("matplotlib")
+
+from matplotlib.colors import to_rgb
 
 #: One terminal goes from the left edge past the right one and out; one stands in the left.
 CROSSING = ByPosition(
@@ -51,6 +55,47 @@ def test_a_timeline_names_its_cells_and_counts_handovers(tmp_path: Path) -> None
     words = words_of(plot_attachment(CROSSING, TIMES_S, tmp_path / "time.svg"))
     for expected in ("left", "right", "time (s)", "2 terminals, 1 handovers"):
         assert expected in words
+
+
+def test_a_stretch_of_a_timeline_that_is_long_enough_has_its_cells_name(tmp_path: Path) -> None:
+    # The legend, the one that crosses, and the one that stands.
+    assert words_of(plot_attachment(CROSSING, TIMES_S, tmp_path / "time.svg")).split().count("left") == 3
+    long = "longer-than-any-stretch-is-wide-" * 8
+    trace = PositionTrace([0, 0], [0.0, 100.0], [[0, 0], [400, 0]])
+    named_long = ByPosition(trace, Regions(["left", long], [[0, 0], [200, 0]], radius_m=150))
+    words = words_of(plot_attachment(named_long, TIMES_S, tmp_path / "long.svg")).split()
+    assert (words.count("left"), words.count(long)) == (2, 1)
+
+
+def test_no_two_of_28_lines_look_alike_and_neighbours_differ_without_their_colour() -> None:
+    looks = [stroke(number) for number in range(28)]
+    assert len({(look["color"], look["linestyle"]) for look in looks}) == 28
+    assert all(one["linestyle"] != other["linestyle"] for one, other in pairwise(looks))
+
+
+def test_what_is_written_on_a_colour_can_be_read() -> None:
+    def light(shade: str) -> float:
+        parts = [(one / 12.92 if one <= 0.03928 else ((one + 0.055) / 1.055) ** 2.4) for one in to_rgb(shade)]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    for number in range(7):
+        low, high = sorted((light(colour(number)), light(ink_on(colour(number)))))
+        assert (high + 0.05) / (low + 0.05) > 3
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(0.3, 30_000.0, {"0.5", "1", "20,000"}), (1.1, 1.9, {"1.2", "1.8"})]
+)
+def test_a_logarithmic_axis_is_written_in_plain_numbers(low: float, high: float, expected: set[str]) -> None:
+    figure, axes = new_figure("a picture", 4, 3)
+    axes.plot([low, high], [1, 2])
+    plain_log(axes, "x")
+    figure.draw_without_rendering()
+    shown = {
+        text.get_text() for text, at in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True) if low < at < high
+    }
+    assert expected <= shown
+    assert not any("$" in text for text in shown)
 
 
 def test_the_tables_beside_them_say_the_same_in_numbers(tmp_path: Path) -> None:

@@ -228,6 +228,19 @@ def test_a_sample_of_two_nodes_is_refused_by_number() -> None:
         Partition((np.array([3, 1]),))
 
 
+def test_labels_are_written_into_the_parts_of_the_bars_that_have_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    from matplotlib.axes import Axes
+
+    written: list[tuple[float, str]] = []
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, text, **_: written.append((x, text)))
+    labels = np.array([0] * 99 + [1] + [1] * 50)
+    plot_partition(Partition((np.arange(100), np.arange(100, 150))), labels, tmp_path / "picture.png")
+    assert written == [(0, "0"), (1, "1")]
+
+
 @pytest.mark.parametrize("classes", [3, 15, 62])
 def test_the_picture_is_a_png_and_leaves_pyplot_alone(tmp_path: Path, classes: int) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PictureTable", "table_beside"]
+__all__ = ["PictureTable", "numeric_columns", "table_beside"]
 
 #: What a page shows of a table; the file has the rest.
 MOST_LINES: Final = 200
 MOST_COLUMNS: Final = 24
 MOST_CHARACTERS: Final = 300
 MOST_BYTES: Final = 1_000_000
+#: More columns than this have no room beside their picture, and are below it.
+MOST_BESIDE: Final = 6
 
 #: A longer cell is a sentence, and may be broken into lines.
 _SENTENCE: Final = 40
@@ -42,6 +45,25 @@ class PictureTable:
             return ""
         sentences = any(len(line[-1]) > _SENTENCE for line in self.lines)
         return "words told sentences" if sentences else "words told"
+
+    @property
+    def below(self) -> bool:
+        """Whether it needs the whole width of the page."""
+        return self.words or len(self.head) > MOST_BESIDE
+
+
+def numeric_columns(lines: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns are numbers and nothing else, so that their digits belong below each other.
+
+    The first one says what a line is about, and is none of them.
+
+    >>> numeric_columns([["7", "edge-0", "1.5", "-"], ["8", "-", "2", "-"]])
+    [False, False, True, False]
+    """
+    return [
+        at > 0 and all(map(_NUMBER.fullmatch, column)) and any(cell.strip("-") for cell in column)
+        for at, column in enumerate(zip(*lines, strict=True))
+    ]
 
 
 def table_beside(picture: Path) -> PictureTable | str | None:

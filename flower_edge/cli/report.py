@@ -26,6 +26,7 @@ from ..store.atomic import write_bytes
 from ..store.run_folder import RunFolder
 from .charts import charts_of, save_png, timeline_chart, to_svg
 from .columns import count, rate, ratio, seconds, traffic
+from .picture_tables import numeric_columns
 from .pictures import pictures_in
 from .runs import RootOption
 from .table import took_s
@@ -138,6 +139,7 @@ def write_report(run: RunFolder, out: Path | None = None) -> list[Path]:
     pictures, left_out = pictures_in(run.artifacts, ours)
     files = resources.files(__package__)
     environment = jinja2.Environment(autoescape=True, trim_blocks=False, undefined=jinja2.StrictUndefined)
+    environment.globals["numeric_columns"] = numeric_columns
     page = environment.from_string((files / "report.html.j2").read_text("utf-8")).render(
         **_facts(run, lines),
         # Ours, not the run's: the only two things that go in as they are.
@@ -227,6 +229,7 @@ def _numbers(lines: list[RoundLine], name: str) -> tuple[list[str], list[list[st
 
 def _facts(run: RunFolder, lines: list[RoundLine]) -> dict[str, Any]:
     info, status = run.info, run.status
+    where = {key: value for key, value in info.items() if key != "versions"}
     error = info.get("error")
     if status == "interrupted":
         error = "The process that ran it ended without saying so; what it had recorded is below."
@@ -247,10 +250,10 @@ def _facts(run: RunFolder, lines: list[RoundLine]) -> dict[str, Any]:
         ],
         **_cells(run),
         "facts": [
-            ("Summary", list(_flat(run.summary))),
-            ("Config", list(_flat(run.config))),
-            ("Versions", list(_flat(info.get("versions", {})))),
-            ("Run", list(_flat({key: value for key, value in info.items() if key != "versions"}))),
+            ("Summary", "Summary of this run", list(_flat(run.summary))),
+            ("Config", "Config of this run", list(_flat(run.config))),
+            ("Versions", "Versions it ran with", list(_flat(info.get("versions", {})))),
+            ("Run", "When and where it ran", [one for one in _flat(where) if one[1]]),
         ],
     }
 

@@ -177,7 +177,7 @@ def test_pictures_of_the_run_are_inside_the_page_and_a_second_report_does_not_ta
     assert [(kind, alt) for kind, _, alt in found] == [("image/svg+xml", "map of cells"), ("image/png", "map")]
     assert base64.b64decode(found[0][1].replace("&#43;", "+")) == SVG
     assert page.count("<img") == 2
-    assert "<figcaption>rounds/map.png</figcaption>" in page
+    assert "<figcaption>map: <code>rounds/map.png</code></figcaption>" in page
 
 
 def test_a_picture_that_is_too_large_or_none_is_named_with_the_reason(tmp_path: Path) -> None:

@@ -118,8 +118,8 @@ def test_tables_beside_the_pictures_hold_the_numbers(page: tuple[str, Page, list
     assert tables["What was worth a sentence"][1][2] == "cell <edge-0> skipped: no reply"
     assert ["data.name", "digits"] in tables["Config of this run"]
     assert ["accuracy", "0.3"] in tables["Summary of this run"]
-    assert "flwr" in [line[0] for line in tables["Versions of this run"]]
-    assert ["seed", "7"] in tables["Run of this run"]
+    assert "flwr" in [line[0] for line in tables["Versions it ran with"]]
+    assert ["seed", "7"] in tables["When and where it ran"]
 
 
 def test_what_a_run_says_is_shown_as_text_never_as_markup(page: tuple[str, Page, list[Path]]) -> None:

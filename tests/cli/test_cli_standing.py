@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,6 +103,25 @@ def test_numbers_are_set_as_numbers_and_sentences_as_words(tmp_path: Path) -> No
     assert table(with_table(tmp_path, [["who", "why"], ["1", "sent NaN"]])).kind == "words told"
     why = "sent NaN in round 1, and then in each of the others"
     assert table(with_table(tmp_path, [["who", "why"], ["1", why]])).kind == "words told sentences"
+
+
+def test_columns_of_numbers_are_set_to_the_right_also_in_a_table_of_words(tmp_path: Path) -> None:
+    run = told(tmp_path)
+    with_table(
+        run.artifacts, [["terminal", "fault", "credits", "none"], ["1", "noise", "-3.5", "-"], ["2", "-", "-", "-"]]
+    )
+    text = write_report(run)[0].read_text("utf-8")
+    assert re.findall(r'<th scope="col" class="num">([^<]*)', text) == ["credits", "times", "times paid", "credits"]
+    assert re.findall(r'<td class="num">([^<]*)', text)[:2] == ["-3.5", "-"]
+
+
+def test_a_table_of_many_columns_is_below_its_picture(tmp_path: Path) -> None:
+    run = told(tmp_path)
+    with_table(run.artifacts, [["round"] + ["x"] * 5, ["1"] * 6], "beside")
+    with_table(run.artifacts, [["round"] + ["x"] * 6, ["1"] * 7], "below")
+    text = write_report(run)[0].read_text("utf-8")
+    places = re.findall(r'<div class="(\w+) tabled">.*?<code>([^<]*)</code>', text, re.DOTALL)
+    assert places == [("stacked", "below.png"), ("pair", "beside.png")]
 
 
 @pytest.mark.parametrize(

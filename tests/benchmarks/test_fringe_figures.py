@@ -74,7 +74,7 @@ def test_going_back_to_something_else_is_seen() -> None:
 
 def test_a_run_of_pruning_tells_what_its_pipeline_is_and_checks_every_iteration() -> None:
     lines: list[str] = []
-    goals = Goals(drop=1.0, bandwidth="87%")
+    goals = Goals(floor=0.0, bandwidth="87%")
     found, made = pruned(whole(), few(), goals, healing=Recipe(epochs=0), samples=16, told=lines.append)
     assert found["status"] == "goals met"
     assert found["sent_bytes"] == [wire.size_bytes() for wire in made.wires] == [8280, 4248]
@@ -88,7 +88,7 @@ def test_a_run_of_pruning_tells_what_its_pipeline_is_and_checks_every_iteration(
 
 
 def test_a_run_ends_after_as_many_iterations_as_it_may_have() -> None:
-    goals = Goals(drop=1.0, bandwidth="87%")
+    goals = Goals(floor=0.0, bandwidth="87%")
     found, made = pruned(whole(), few(), goals, healing=Recipe(epochs=0), samples=16, most=1)
     assert (found["status"], found["iterations"]) == ("running", 1)
     assert [wire.forms[0].bits for wire in made.wires] == [8, 32]

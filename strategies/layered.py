@@ -252,9 +252,11 @@ class Layered(StartOnly):
                     f"there is one strategy, the first argument: Layered({type(layer).__name__}(...), layers)"
                 )
             if not isinstance(layer, Layer):
-                raise ConfigError(f"{layer!r} is not a Layer; subclass flower_edge.strategies.Layer")
+                raise ConfigError(f"{layer!r} is not a Layer; {_instead(layer)}")
         if not isinstance(strategy, Strategy):
-            raise ConfigError(f"{strategy!r} is not a Flower strategy; the first argument of Layered is one")
+            raise ConfigError(
+                f"{strategy!r} is not a Flower strategy; the first argument of Layered is one{_made(strategy)}"
+            )
         if isinstance(strategy, Layered):
             raise NestingError("Layered around Layered: list all layers in one, Layered(strategy, first, second)")
         refuse_layered_inside(strategy)
@@ -339,3 +341,17 @@ def refuse_layered_inside(strategy: Strategy) -> None:
             name = type(strategy).__name__
             raise NestingError(f"{name} around Layered; put it inside: Layered({name}(strategy, ...), layers)")
         inner = getattr(inner, "strategy", None)
+
+
+def _instead(given: object) -> str:
+    """What to write for something that is no layer, and is meant as one."""
+    if isinstance(given, type):
+        return f"write {given.__name__}(...)"
+    if hasattr(given, "encode") and hasattr(given, "decode"):
+        return "a codec goes into one: Compressed(codec)"
+    layer = {"Coverage": "Covered(coverage)", "Pipeline": "Selected(pipeline)"}.get(type(given).__name__)
+    return "subclass flower_edge.strategies.Layer" if layer is None else f"it goes into one: {layer}"
+
+
+def _made(given: object) -> str:
+    return f"; write {given.__name__}(...)" if isinstance(given, type) else ""

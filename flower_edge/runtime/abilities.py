@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from .clock.trips import Trip
 from .wrapped_grid import chain
 
-__all__ = ["awaits", "cutting_off", "last_duration_s", "last_trip", "now_s", "wait_until"]
+__all__ = ["awaits", "cutting_off", "last_duration_s", "last_trip", "most_nodes", "now_s", "wait_until"]
 
 
 def now_s(grid: Grid) -> float | None:
@@ -58,6 +58,15 @@ def last_trip(grid: Grid, node_id: int) -> Trip | None:
 def awaits(grid: Grid, message_id: str) -> bool:
     """Whether replies to a message are still to come, by the first grid in the chain that can tell; else False."""
     return bool(_first_answer(grid, "awaits", message_id))
+
+
+def most_nodes(grid: Grid) -> int | None:
+    """How many nodes there can ever be on the Grid; `None` where more may come, as on any of Flower's own."""
+    for link in chain(grid):
+        most = getattr(link, "most_nodes", None)
+        if isinstance(most, int):
+            return most
+    return None
 
 
 def _first_answer(grid: Grid, ability: str, of: int | str) -> Any:

@@ -15,13 +15,23 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvgM, Strategy
 
-from ..errors import ModelMismatch, NobodyAdmitted, NobodyContributed, RoundFailed, WireError
-from ..rounds import Round
+from ..errors import (
+    ConfigError,
+    ModelMismatch,
+    NobodyAdmitted,
+    NobodyContributed,
+    NotEnoughNodes,
+    RoundFailed,
+    WireError,
+)
+from ..rounds import Kind, Round
 from ..wire import PACKET_SCHEMA, check_model, copy_content, error_reason, model_spec, weight_of
+from .abilities import most_nodes
 from .codec_messages import folded_in
 from .error_codes import DECLINED, REFUSED
 from .flower_private import clone_message
 from .generators import derive_seed, seeded_call
+from .narrowed_grid import minimum_nodes
 from .strategy_state import STATE, go_on_from, innermost
 from .wrapped_grid import announce
 
@@ -107,6 +117,7 @@ def train_once(
             global streams are left alone; otherwise they draw from the global ones, as Flower does.
 
     Raises:
+        NotEnoughNodes: the strategy would wait for more nodes than there can ever be.
         NobodyContributed: messages were sent and nothing but errors, or nothing at all, came back; `NobodyAdmitted`
             where a layer has refused some of it, or a terminal has declined.
         RoundFailed: the strategy could not merge what came.
@@ -114,10 +125,11 @@ def train_once(
     """
     announce(grid, round)
     core = innermost(strategy)
+    _refuse_endless(core, grid)
     if isinstance(core, FedAvgM):
         go_on_from(core, arrays)
     with _sampling(seed, "configure", round.cell, server_round):
-        messages = _listed(strategy.configure_train(server_round, arrays, config, grid))
+        messages = _listed(strategy.configure_train(server_round, arrays, config, grid), strategy, "train")
     replies = list(grid.send_and_receive(messages, timeout=timeout_s))
     good = [reply for reply in replies if not reply.has_error()]
     asked = frozenset(message.metadata.dst_node_id for message in messages)
@@ -150,9 +162,29 @@ def _count(replies: list[Message]) -> int:
     return sum(1 if weights is None else len(weights) for weights in folded)
 
 
-def _listed(messages: Iterable[Message]) -> list[Message]:
+def _refuse_endless(core: Strategy, grid: Grid) -> None:
+    """Flower's sampling waits for nodes; where none can come it would wait for ever."""
+    most = most_nodes(grid)
+    # Of a strategy with a sampling of its own nobody knows what it waits for.
+    if most is None or not type(core).configure_train.__module__.startswith("flwr."):
+        return
+    if most < (needed := minimum_nodes(core)):
+        name, few = type(core).__name__, max(1, most)
+        raise NotEnoughNodes(
+            f"{name} waits for {needed} nodes and this LocalGrid has {most}, so it would wait for ever; "
+            f"LocalGrid(app, nodes={needed})"
+            + (f", or {name}(min_train_nodes={few}, min_available_nodes={few})" if needed > few else "")
+        )
+
+
+def _listed(messages: Iterable[Message] | None, strategy: Strategy, kind: Kind) -> list[Message]:
     if isinstance(messages, list | tuple):
         return list(messages)
+    if not isinstance(messages, Iterable):
+        raise ConfigError(
+            f"{type(innermost(strategy)).__name__}.configure_{kind} returned {messages!r}; "
+            "expected messages, or [] to send nothing"
+        )
     # A generator may go on changing the one content its messages share; each is sent as it was when it was made.
     return [clone_message(message, copy_content(message.content)) for message in messages]
 
@@ -186,7 +218,7 @@ def evaluate_once(
     """
     announce(grid, round)
     with _sampling(seed, "configure evaluation", round.cell, server_round):
-        messages = _listed(strategy.configure_evaluate(server_round, arrays, config, grid))
+        messages = _listed(strategy.configure_evaluate(server_round, arrays, config, grid), strategy, "evaluate")
     replies = list(grid.send_and_receive(messages, timeout=timeout_s))
     good = [reply for reply in replies if not reply.has_error()]
     if messages and not good:

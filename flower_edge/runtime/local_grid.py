@@ -228,6 +228,11 @@ class LocalGrid(Grid):
     # -- more than a Grid ------------------------------------------------------------------------------------------
 
     @property
+    def most_nodes(self) -> int:
+        """How many nodes there can ever be: those the Grid was made of, also while some are offline."""
+        return len(self._nodes)
+
+    @property
     def shares_generators(self) -> bool:
         """Whether clients draw from the caller's global generators, so that an exchange must give them back."""
         return self._pool == "threads"

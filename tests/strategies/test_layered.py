@@ -16,11 +16,13 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from toy import flower_strategies, initial_model, same_model, toy_app
 
+from flower_edge.codecs import stc
 from flower_edge.errors import ConfigError, ModelMismatch, NestingError, NotEnoughNodes, RoundFailed
 from flower_edge.rounds import Round
 from flower_edge.runtime.faults import Fault
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.runtime.wrapped_grid import announce
+from flower_edge.selection import Pipeline
 from flower_edge.store import RunFolder
 from flower_edge.strategies import Identity, Layer, Layered, Metered, Stage
 from flower_edge.strategies.layered import LayeredGrid
@@ -298,6 +300,65 @@ def test_a_strategy_in_the_place_of_a_layer_is_refused() -> None:
         Layered(FedAvg(), FedAvg())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("strategy", "layer", "words"),
+    [
+        (FedAvg(), Metered, r"is not a Layer; write Metered\(\.\.\.\)"),
+        (FedAvg(), stc(0.05), r"is not a Layer; a codec goes into one: Compressed\(codec\)"),
+        (FedAvg(), Pipeline(3), r"is not a Layer; it goes into one: Selected\(pipeline\)"),
+        (FedAvg(), 3, "3 is not a Layer; subclass flower_edge.strategies.Layer"),
+        (FedAvg, Metered(), r"the first argument of Layered is one; write FedAvg\(\.\.\.\)"),
+        (3, Metered(), "3 is not a Flower strategy; the first argument of Layered is one$"),
+    ],
+)
+def test_what_is_meant_as_a_layer_or_a_strategy_and_is_none_is_told_what_to_write(
+    strategy: Any, layer: Any, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Layered(strategy, layer)
+
+
 def test_something_that_is_no_layer_is_refused() -> None:
     with pytest.raises(ConfigError, match="not a Layer"):
         Layered(FedAvg(), "metered")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        (0, r"FedAvg waits for 2 nodes and this LocalGrid has 0, .*; LocalGrid\(app, nodes=2\), or FedAvg"),
+        (1, r"this LocalGrid has 1, .*, or FedAvg\(min_train_nodes=1, min_available_nodes=1\)$"),
+    ],
+)
+def test_a_strategy_that_would_wait_for_ever_for_nodes_that_cannot_come_says_so_at_once(nodes: int, words: str) -> None:
+    with LocalGrid(toy_app(), nodes) as grid, pytest.raises(NotEnoughNodes, match=words):
+        Layered(FedAvg(), Metered()).start(grid, initial_model(), num_rounds=1)
+
+
+def test_nodes_that_are_offline_are_waited_for_and_a_sampling_of_ones_own_is_not_judged() -> None:
+    class Everybody(FedAvg):
+        def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Grid) -> Any:
+            config["server-round"] = server_round
+            content = RecordDict({"arrays": arrays, "config": config})
+            return [Message(content, dst_node_id=node, message_type="train") for node in grid.get_node_ids()]
+
+    with LocalGrid(toy_app(), 1) as grid:
+        result = Layered(Everybody(fraction_evaluate=0.0)).start(grid, initial_model(), num_rounds=1)
+    assert not same_model(result.arrays, initial_model())
+    patient = FedAvg(min_train_nodes=1, min_available_nodes=1, fraction_evaluate=0.0)
+    with LocalGrid(toy_app(), 2, script=[Fault(0, "drop-out")]) as grid:
+        Layered(patient).start(grid, initial_model(), num_rounds=2)
+        assert (len(list(grid.get_node_ids())), grid.most_nodes) == (1, 2)
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_strategy_that_returns_no_messages_at_all_is_told_what_to_return(kind: str) -> None:
+    class Forgets(FedAvg):
+        pass
+
+    setattr(Forgets, f"configure_{kind}", lambda self, *arguments: None)
+    with (
+        LocalGrid(toy_app(), NODES) as grid,
+        pytest.raises(ConfigError, match=rf"Forgets\.configure_{kind} returned None; expected messages, or \[\]"),
+    ):
+        Layered(Forgets()).start(grid, initial_model(), num_rounds=1)

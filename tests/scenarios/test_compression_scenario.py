@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ def numbers(run: RunFolder) -> dict[str, list[float]]:
     return found | {name: [float(row.values[name]) for row in traffic] for name in ("up_bits", "down_bits")}
 
 
+def table(run: RunFolder, name: str) -> list[dict[str, str]]:
+    """The table beside a picture."""
+    with (run.artifacts / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_the_config_in_pyproject_is_the_one_the_model_declares(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(APP))
     from compression_app.config import Compression
@@ -57,8 +64,18 @@ def test_two_rounds_send_far_less_than_models_both_ways_and_leave_their_pictures
     assert found["down_bits"][1] < whole / 50
     assert float(run.summary["up ratio"]) > 80
     names = {path.name for path in run.artifacts.iterdir()}
-    assert {"accuracy-by-bytes.png", "data.png", "beside"} <= names
-    assert {f"accuracy-by-time-{rate}-mbps.png" for rate in (1, 10, 100)} <= names
+    pictures = {"accuracy-by-bytes", *(f"accuracy-by-time-{rate}-mbps" for rate in (1, 10, 100)), "data"}
+    assert {"beside", *(f"{name}.{end}" for name in pictures for end in ("png", "csv"))} <= names
+    told = table(run, "accuracy-by-bytes")
+    mine = "stc-5 up, stc-5 down"
+    assert [line["round"] for line in told] == ["1", "2"]
+    assert [float(line[f"{mine}, accuracy"]) for line in told] == pytest.approx(found["accuracy"][1:], rel=1e-5)
+    sent_mb = np.cumsum(np.add(found["up_bits"], found["down_bits"])) / 4 / 8e6
+    assert [float(line[f"{mine}, MB"]) for line in told] == pytest.approx(sent_mb, rel=1e-5)
+    # The same bytes over a hundredth of the rate; what is beside them in time, training and delay, is the same.
+    slow, quick = (table(run, f"accuracy-by-time-{rate}-mbps") for rate in (1, 100))
+    waited_s = [float(a[f"{mine}, s"]) - float(b[f"{mine}, s"]) for a, b in zip(slow, quick, strict=True)]
+    assert waited_s == pytest.approx(8 * sent_mb * (1 - 1 / 100), rel=1e-3)
 
 
 def test_what_is_learned_beside_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

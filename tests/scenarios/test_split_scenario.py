@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scenario_run import declared, run_in_process
 
+from flower_edge.coverage.drawing import colour
 from flower_edge.errors import ConfigError, SplitError
 from flower_edge.runtime.launching.launcher import launch
 from flower_edge.store import RunFolder
@@ -71,6 +72,43 @@ def test_two_rounds_cut_by_device_and_round_and_leave_their_pictures(finished: R
         "data.png",
         "beside",
     }
+
+
+def table(run: RunFolder, name: str) -> list[dict[str, str]]:
+    """The table beside a picture, one line for each round."""
+    with (run.artifacts / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_tables_beside_the_pictures_have_the_numbers_of_the_rows(finished: RunFolder) -> None:
+    cuts, steps = table(finished, "cut-by-device-and-round"), table(finished, "step-time-by-round")
+    spread = table(finished, "slowest-and-quickest-step-by-round")
+    for row in rows(finished):
+        at = int(row["round"]) - 1
+        assert int(cuts[at][f"device {row['device']}, units"]) == int(row["cut"])
+        step_ms = 1e3 * float(row["planned_step_s"])
+        assert float(steps[at][f"device {row['device']}, ms"]) == pytest.approx(step_ms, rel=1e-5)
+        low, high = (float(spread[at][f"dynamic, {which}, ms"]) for which in ("quickest", "slowest"))
+        assert low * (1 - 1e-5) <= step_ms <= high * (1 + 1e-5)
+    by_time, by_traffic = table(finished, "accuracy-by-modelled-time"), table(finished, "accuracy-by-traffic")
+    told = accuracies(finished)
+    assert [float(line["dynamic, accuracy"]) for line in by_time] == pytest.approx(told[1:], rel=1e-5)
+    assert [line["whole, accuracy"] for line in by_time] == [line["whole, accuracy"] for line in by_traffic]
+    # What a divided model is for, and what it costs.
+    assert float(by_time[-1]["dynamic, s"]) < float(by_time[-1]["whole, s"])
+    assert float(by_traffic[-1]["dynamic, MB"]) > float(by_traffic[-1]["whole, MB"])
+
+
+def test_every_device_and_every_planner_is_drawn(finished: RunFolder) -> None:
+    from matplotlib.colors import to_rgb
+    from matplotlib.image import imread
+
+    for name, lines in (("step-time-by-round", 4), ("slowest-and-quickest-step-by-round", 3)):
+        pixels = imread(finished.artifacts / f"{name}.png")[..., :3]
+        for number in range(lines):
+            drawn = np.abs(pixels - np.array(to_rgb(colour(number)))).max(axis=-1) < 0.01
+            # In more rows of the picture than its line in the legend.
+            assert drawn.any(axis=1).sum() > 5, f"{name}: line {number}"
 
 
 def test_planned_cuts_bring_devices_together_and_cost_traffic(finished: RunFolder) -> None:

@@ -229,7 +229,13 @@ def test_a_picture_of_networks_counts_their_links(tmp_path: Path) -> None:
     start, end = np.full(12, 0.25), np.where(np.arange(12) % 3 == 0, 0.5, 0.0)
     networks = {"start": (world.positions_m(1), start), "end": (world.positions_m(150), end)}
     words = words_of(plot_networks(world.topology, networks, tmp_path / "networks.svg", title="pruned"))
-    for expected in ("start: 12 of 12 links in use", "end: 4 of 12 links in use", "pruned", "x (m)"):
+    for expected in (
+        "start: 12 of 12 links in use",
+        "end: 4 of 12 links in use",
+        "pruned",
+        "x (m)",
+        "half a line: in one direction only",
+    ):
         assert expected in words
     assert (
         plot_networks(world.topology, {"none": (world.positions_m(1), np.zeros(12))}, tmp_path / "a.png").stat().st_size

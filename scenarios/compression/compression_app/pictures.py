@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from compression_app.config import Compression
-from flower_edge.coverage.drawing import colour, new_figure, save
+from flower_edge.coverage.drawing import beside, new_figure, plain_log, save, stroke
 from flower_edge.store import RunFolder
 
 #: One run: accuracy after each round, and bits per terminal down and up until then, float64 [rounds + 1].
@@ -38,29 +38,37 @@ def seconds(config: Compression, one: Curve, rate_bps: float) -> Any:
 
 
 def draw(config: Compression, curves: Mapping[str, Curve], folder: Path) -> list[Path]:
-    """Draw them all into a folder."""
-    figure, axes = new_figure("pictures", 7.0, 4.5)
-    for number, (name, (accuracy, down, up)) in enumerate(curves.items()):
-        # What went before the first round is nothing, and has no place on a logarithmic axis.
-        axes.plot((down + up)[1:] / 8e6, accuracy[1:], color=colour(number), label=name)
-    _label(axes, "megabytes per terminal, both directions")
-    paths = [save(figure, folder / "accuracy-by-bytes.png")]
-    rates = config.links.rates_bps
-    for rate_bps in rates:
-        figure, axes = new_figure("pictures", 7.0, 4.5)
-        for number, (name, one) in enumerate(curves.items()):
-            axes.plot(seconds(config, one, rate_bps)[1:], one[0][1:], color=colour(number), label=name)
-        _label(axes, f"seconds at {rate_bps / 1e6:g} Mbit/s")
-        paths.append(save(figure, folder / f"accuracy-by-time-{rate_bps / 1e6:g}-mbps.png"))
+    """Draw them all into a folder, each with a table of the same name beside it."""
+    sent_mb = {name: (down + up) / 8e6 for name, (_, down, up) in curves.items()}
+    what = "megabytes per terminal, both directions"
+    paths = [_plot(curves, sent_mb, "MB", what, folder / "accuracy-by-bytes.png")]
+    for rate_bps in config.links.rates_bps:
+        rate = f"{rate_bps / 1e6:g}"
+        time_s = {name: seconds(config, one, rate_bps) for name, one in curves.items()}
+        path = folder / f"accuracy-by-time-{rate}-mbps.png"
+        paths.append(_plot(curves, time_s, "s", f"seconds at {rate} Mbit/s", path))
     return paths
 
 
-def _label(axes: Any, what: str) -> None:
-    axes.set_xlabel(what)
-    axes.set_ylabel("accuracy")
-    axes.set_xscale("log")
+def _plot(curves: Mapping[str, Curve], along: Mapping[str, Any], unit: str, what: str, path: Path) -> Path:
+    """Accuracy by what is on the logarithmic axis, where what was before the first round, nothing, has no place."""
+    figure, axes = new_figure("pictures", 7.0, 4.5)
+    for number, (name, (accuracy, _, _)) in enumerate(curves.items()):
+        axes.plot(along[name][1:], accuracy[1:], label=name, **stroke(number))
+    axes.set(xlabel=what, ylabel="accuracy", ylim=(0, 1))
+    plain_log(axes, "x")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
+    head = ["round", *(title for name in curves for title in (f"{name}, {unit}", f"{name}, accuracy"))]
+    rounds = range(1, max(len(accuracy) for accuracy, _, _ in curves.values()))
+    lines = [
+        [
+            at,
+            *(values[at] if at < len(values) else None for name in curves for values in (along[name], curves[name][0])),
+        ]
+        for at in rounds
+    ]
+    return beside(save(figure, path), head, lines)
 
 
 def reached_s(config: Compression, one: Curve, target: float) -> list[float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from filter_reward_app import accounts
 from filter_reward_app.accounts import Account, Refused
 from filter_reward_app.config import FilterAndReward
-from flower_edge.coverage.drawing import GREY, colour, new_figure, save
+from flower_edge.coverage.drawing import GREY, colour, ink_on, new_figure, save
 
 #: What each run is, for the legend.
 RUNS = {
@@ -60,8 +60,7 @@ def draw_refused(config: FilterAndReward, terminals: int, found: Sequence[Refuse
             for first, last in _stretches(rounds):
                 shade = colour(codes.index(code))
                 axes.barh(row, last - first + 0.92, left=first - 0.46, height=0.82, color=shade)
-                ink = "black" if _light(shade) else "white"
-                axes.text((first + last) / 2, row, code, ha="center", va="center", fontsize=8, color=ink)
+                axes.text((first + last) / 2, row, code, ha="center", va="center", fontsize=8, color=ink_on(shade))
     for row in range(1, len(nodes)):
         between = row == terminals or (row < terminals and row % (terminals // config.edges or 1) == 0)
         axes.axhline(row - 0.5, color="black" if between else "#dddddd", linewidth=0.8 if between else 0.4, zorder=0)
@@ -105,8 +104,3 @@ def _stretches(rounds: set[int]) -> list[tuple[int, int]]:
         for first in sorted(rounds)
         if first - 1 not in rounds
     ]
-
-
-def _light(shade: str) -> bool:
-    red, green, blue = (int(shade[at : at + 2], 16) for at in (1, 3, 5))
-    return 0.299 * red + 0.587 * green + 0.114 * blue > 140

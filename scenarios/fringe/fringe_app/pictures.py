@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from flower_edge.coverage.drawing import GREY, colour, new_figure, save
+from flower_edge.coverage.drawing import GREY, colour, new_figure, plain_log, save, stroke
 from fringe_app.config import FringeRun
 from fringe_app.serving import Served
 
@@ -112,11 +112,12 @@ def draw(config: FringeRun, served: Served, folder: Path) -> list[Path]:
         if math.isfinite(p50_s):
             axes.plot([phase.begin_s, phase.end_s], [1e3 * p50_s] * 2, color="black", linewidth=1.6)
     axes.axhline(config.goal.latency_ms, color=GREY, linestyle=":", linewidth=1.2)
-    axes.set(ylabel="milliseconds, as who asked saw them", yscale="log", ylim=(bottom, top))
+    plain_log(axes, "y")
+    axes.set(ylabel="milliseconds, as who asked saw them", ylim=(bottom, top))
     axes.set_title(
         "a mark: a request, its form the version; bar: p50 of the phase; dashed: a swap; dotted: the goal, one way",
         fontsize=9,
-        pad=30,
+        pad=42,
     )
     paths = [save(figure, folder / f"{LATENCY}.png")]
 
@@ -128,8 +129,9 @@ def draw(config: FringeRun, served: Served, folder: Path) -> list[Path]:
     for number, name in enumerate(names):
         sizes = [one.sizes_bytes[number] for one in served.versions]
         since_s = [max(0.0, one.since_s) for one in served.versions]
-        axes.step([*since_s, end_s], [*sizes, sizes[-1]], where="post", color=colour(number), label=name, linewidth=2)
-    axes.set(ylabel="bytes of an inference", yscale="log", ylim=(None, top))
+        axes.step([*since_s, end_s], [*sizes, sizes[-1]], where="post", label=name, linewidth=2, **stroke(number))
+    plain_log(axes, "y")
+    axes.set(ylabel="bytes of an inference", ylim=(None, top))
     axes.legend(fontsize="small", loc="lower left")
     return [*paths, save(figure, folder / f"{BYTES}.png")]
 
@@ -142,9 +144,9 @@ def _phases(axes: Any, served: Served, top: float) -> None:
         axes.axvline(one.since_s, color=GREY, linestyle="--", linewidth=0.9)
     for number, phase in enumerate(served.phases):
         axes.axvline(phase.end_s, color=GREY, linewidth=0.4)
-        # Two heights in turn: a short phase's name must not run into the next one.
+        # Three heights in turn: the names of short phases must not run into each other.
         middle_s = (phase.begin_s + phase.end_s) / 2
-        above = {"xytext": (0, 3 + 11 * (number % 2)), "textcoords": "offset points"}
+        above = {"xytext": (0, 3 + 11 * (number % 3)), "textcoords": "offset points"}
         axes.annotate(phase.name, (middle_s, top), ha="center", va="bottom", fontsize=8, **above)
     axes.set(xlabel="seconds since the first request", xlim=(0.0, served.phases[-1].end_s))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from flower_edge.coverage.drawing import GREY, colour, new_figure, save
+from flower_edge.coverage.drawing import GREY, colour, ink_on, new_figure, plain_log, save
 from mixed_devices_app import devices, tables
 from mixed_devices_app.config import STREET, MixedDevices
 from mixed_devices_app.tables import Lasted, Part
@@ -34,7 +34,7 @@ def draw_trained(config: MixedDevices, terminals: int, parts: Sequence[Part], fo
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
-    figure, axes = new_figure("pictures", 4.2 + 0.85 * config.rounds, 2.2 + 0.36 * terminals)
+    figure, axes = new_figure("pictures", max(6.75, 2.6 + 0.58 * config.rounds), 2.2 + 0.36 * terminals)
     # The lightest and the darkest end of a map that is ordered for all kinds of colour vision.
     shades, norm = colormaps["cividis_r"], LogNorm(0.01, 1.0)
     for part in parts:
@@ -50,7 +50,7 @@ def draw_trained(config: MixedDevices, terminals: int, parts: Sequence[Part], fo
             _write(axes, begin + wide / 2, row, "left" if lost else part.what, "black", lost)
             continue
         shade = shades(norm(max(part.share, 0.01)))
-        ink = "black" if 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] > 0.5 else "white"
+        ink = ink_on(shade)
         axes.barh(row, wide, left=begin, height=0.84, color=shade)
         if part.edge == "hall":
             _write(axes, begin + wide / 2, row, part.what.removeprefix("units ").removeprefix("unit "), ink, False)
@@ -93,7 +93,7 @@ def draw_accuracy(runs: Mapping[str, Sequence[float]], folder: Path) -> Path:
 def draw_seconds(config: MixedDevices, lasted: Sequence[Lasted], folder: Path) -> Path:
     """The shortest and the longest round of each terminal of the street, and the same with the whole model."""
     figure, axes = new_figure("pictures", 7.5, 4.4)
-    axes.set_xscale("log")
+    plain_log(axes, "x")
     kinds = (
         ("the model it was assigned", colour(0), "o", -0.16, [one.round_s for one in lasted]),
         ("the whole model (computed)", colour(5), "D", 0.16, [one.whole_s for one in lasted]),
@@ -109,7 +109,6 @@ def draw_seconds(config: MixedDevices, lasted: Sequence[Lasted], folder: Path) -
     axes.axvline(deadline_s, color=GREY, linestyle="--", label=f"what the list aims at: {deadline_s:g} s")
     axes.set_yticks(range(STREET), [_name(terminal) for terminal in range(STREET)], fontsize=8)
     axes.set(ylim=(STREET - 0.5, -0.5), xlabel="virtual seconds of a round, from the shortest to the longest")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(fontsize="small", loc="outside lower center", ncols=3)
     tables.write(tables.lasted_table(lasted), folder / f"{SECONDS}.csv")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flower_edge.coverage.drawing import colour, new_figure, save
+from flower_edge.coverage.drawing import beside, colour, new_figure, plain_log, save, stroke
 from split_app import world
 from split_app.config import Split
 
@@ -85,7 +85,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> Path:
 
 
 def draw(config: Split, runs: Mapping[str, Told], folder: Path) -> list[Path]:
-    """Draw them all into a folder; the first of `runs` is the run itself."""
+    """Draw them all into a folder, each with a table of its name beside it; the first of `runs` is the run itself."""
     own = next(iter(runs.values()))
     names = [
         f"device {number}: {speed:g} GFLOP/s, {rate:g} Mbit/s"
@@ -97,10 +97,11 @@ def draw(config: Split, runs: Mapping[str, Told], folder: Path) -> list[Path]:
         _cuts(own, names, folder / "cut-by-device-and-round.png"),
         _steps(own, names, folder / "step-time-by-round.png"),
         _spread(runs, folder / "slowest-and-quickest-step-by-round.png"),
-        _accuracy(runs, lambda one: one.clock_s, "seconds, modelled", folder / "accuracy-by-modelled-time.png"),
+        _accuracy(runs, lambda one: one.clock_s, "s", "seconds, modelled", folder / "accuracy-by-modelled-time.png"),
         _accuracy(
             runs,
             lambda one: one.traffic_bits / 8e6,
+            "MB",
             "megabytes, all devices, both ways",
             folder / "accuracy-by-traffic.png",
         ),
@@ -121,45 +122,67 @@ def _cuts(own: Told, names: Sequence[str], path: Path) -> Path:
     axes.set_xticks(range(rounds), [str(at + 1) for at in range(rounds)])
     axes.set_xlabel("round")
     axes.set_title(f"units on the device, of {own.units}; {own.units}: the whole model", fontsize=10)
-    figure.colorbar(image, ax=axes, pad=0.01)
-    return save(figure, path)
+    figure.colorbar(image, ax=axes, pad=0.01, label="units")
+    return beside(save(figure, path), _head(devices, "units"), _lines(own.cut))
 
 
 def _steps(own: Told, names: Sequence[str], path: Path) -> Path:
     figure, axes = new_figure("pictures", 7.0, 4.0)
     rounds = np.arange(1, own.step_s.shape[1] + 1)
     for device, name in enumerate(names):
-        axes.plot(rounds, 1e3 * own.step_s[device], color=colour(device), label=name, marker="o", markersize=3)
+        axes.plot(rounds, 1e3 * own.step_s[device], label=name, marker="o", markersize=3, **stroke(device))
     axes.set(xlabel="round", ylabel="milliseconds per batch, modelled", ylim=(0, None))
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    return save(figure, path)
+    # Below the picture: anywhere else it would hide a device.
+    figure.legend(fontsize="small", loc="outside lower center", ncols=2)
+    return beside(save(figure, path), _head(len(names), "ms"), _lines(1e3 * own.step_s))
 
 
 def _spread(runs: Mapping[str, Told], path: Path) -> Path:
     figure, axes = new_figure("pictures", 7.0, 4.0)
+    table = []
     for number, (name, one) in enumerate(runs.items()):
         rounds = np.arange(1, one.step_s.shape[1] + 1)
         low, high = 1e3 * np.nanmin(one.step_s, axis=0), 1e3 * np.nanmax(one.step_s, axis=0)
         axes.fill_between(rounds, low, high, color=colour(number), alpha=0.15, linewidth=0)
-        axes.plot(rounds, high, color=colour(number), label=f"{name}: {one.spread_s.mean() * 1e3:,.0f} ms apart")
-        axes.plot(rounds, low, color=colour(number), linewidth=0.8, linestyle="--")
-    axes.set(xlabel="round", ylabel="milliseconds per batch, modelled", yscale="log")
+        axes.plot(rounds, high, label=f"{name}: {one.spread_s.mean() * 1e3:,.0f} ms apart", **stroke(number))
+        axes.plot(rounds, low, linewidth=0.8, **stroke(number))
+        table += [low, high]
+    axes.set(xlabel="round", ylabel="milliseconds per batch, modelled")
+    axes.set_title("thick: the slowest device; thin: the quickest", fontsize=10)
+    plain_log(axes, "y")
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    return save(figure, path)
+    figure.legend(fontsize="small", loc="outside lower center", ncols=3)
+    head = ["round", *(f"{name}, {which}, ms" for name in runs for which in ("quickest", "slowest"))]
+    return beside(save(figure, path), head, _lines(table))
 
 
-def _accuracy(runs: Mapping[str, Told], along: Any, what: str, path: Path) -> Path:
+def _accuracy(runs: Mapping[str, Told], along: Any, unit: str, what: str, path: Path) -> Path:
     figure, axes = new_figure("pictures", 7.0, 4.0)
+    table = []
     for number, (name, one) in enumerate(runs.items()):
         # The model changes at merges alone, so these are steps; what was before the first round has no place on a
         # logarithmic axis.
-        axes.step(along(one)[1:], one.accuracy[1:], color=colour(number), label=name, where="post")
+        axes.step(along(one)[1:], one.accuracy[1:], label=name, where="post", **stroke(number))
         axes.plot(along(one)[-1:], one.accuracy[-1:], "o", color=colour(number), markersize=4)
-    axes.set(xlabel=what, ylabel="accuracy", xscale="log")
+        table += [along(one)[1:], one.accuracy[1:]]
+    axes.set(xlabel=what, ylabel="accuracy", ylim=(0, 1))
+    plain_log(axes, "x")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    return save(figure, path)
+    head = ["round", *(title for name in runs for title in (f"{name}, {unit}", f"{name}, accuracy"))]
+    return beside(save(figure, path), head, _lines(table))
+
+
+def _head(devices: int, unit: str) -> list[str]:
+    return ["round", *(f"device {number}, {unit}" for number in range(devices))]
+
+
+def _lines(columns: Sequence[npt.NDArray[np.float64]] | npt.NDArray[np.float64]) -> list[list[object]]:
+    """A line for each round, 1 first, of columns that are [rounds]; one that has fewer is NaN from there on."""
+    rounds = max(map(len, columns))
+    return [
+        [at + 1, *(float(column[at]) if at < len(column) else np.nan for column in columns)] for at in range(rounds)
+    ]

@@ -202,12 +202,20 @@ def test_an_edge_may_split_with_its_own_devices() -> None:
     assert not same_model(found.arrays, start())
 
 
-def test_training_ends_with_the_accuracy_that_was_asked_for() -> None:
-    strategy = split(planner=FixedCut(2), until_accuracy=0.01)
-    with LocalGrid(device_app(), 3) as grid:
-        result = strategy.start(grid, start(), 10 * MERGE)
-    assert sorted(result.train_metrics_clientapp) == [1, 2]
-    assert strategy.phase == "done"
+def test_training_ends_with_the_accuracy_that_was_asked_for_and_goes_on_until_then() -> None:
+    def merged(until: float | None) -> dict[int, float]:
+        strategy = split(planner=FixedCut(2), until_accuracy=until)
+        with LocalGrid(device_app(), 3) as grid:
+            result = strategy.start(grid, start(), 4 * MERGE)
+        assert (strategy.phase == "done") == (until is not None)
+        assert max(result.train_metrics_clientapp) == max(result.evaluate_metrics_clientapp)
+        return {round: float(found["accuracy"]) for round, found in result.evaluate_metrics_clientapp.items()}
+
+    whole = merged(None)
+    assert sorted(whole) == [MERGE, 2 * MERGE, 3 * MERGE, 4 * MERGE]
+    first = whole[MERGE]
+    end = next(round for round, accuracy in sorted(whole.items()) if accuracy > first)
+    assert merged(whole[end]) == {round: accuracy for round, accuracy in whole.items() if round <= end}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -125,8 +126,13 @@ def test_every_part_acts_in_one_run(run_it: RunIt) -> None:
     assert float(last["total_round_trip_ratio"]) > 2.5
     scores = {row.round: float(row.values["accuracy"]) for row in run.rows("central")}
     assert scores[4] > scores[0] + 0.3
-    for name in ("map.png", "attachment.png", "everything.png", "everything.csv"):
+    for name in ("map.png", "attachment.png", "everything.png"):
         assert (run.artifacts / name).stat().st_size > 0
+    with (run.artifacts / "everything.csv").open(encoding="utf-8") as file:
+        told = list(csv.DictReader(file))
+    assert [float(line["accuracy"]) for line in told] == pytest.approx(list(scores.values()), rel=1e-5)
+    marked = {(int(line["round"]), f"edge-{n}") for line in told for n in range(3) if line[f"edge-{n} refused"]}
+    assert marked == {(row.round, row.node) for row in events if row.values.get("what") == "refused"}
     assert run.summary["models refused"] >= 1
 
 

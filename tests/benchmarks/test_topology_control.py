@@ -33,8 +33,9 @@ from flower_edge.control.baselines import Equal, equal_control
 from flower_edge.control.controller import Control
 from flower_edge.control.dcent import Dcent
 from flower_edge.control.ogd import Ogd
+from flower_edge.control.schedules import BaseKPlus1, OnePeerExponential
 from flower_edge.control.simulate import simulate
-from flower_edge.control.true_time import Sparse
+from flower_edge.control.true_time import Sparse, TimeOptimal
 from flower_edge.topology.connectivity import connected
 from flower_edge.topology.mixing import consensus_bias
 from flower_edge.topology.set_ups import SET_UPS, set_up
@@ -87,11 +88,16 @@ def test_a_tiny_form_is_one_json_object_with_the_keys_of_its_parts(
     monkeypatch.setattr(topology_control, "WORKERS", 1)
     monkeypatch.setattr(topology_control, "tune_ogd", partial(tune_ogd, rounds=4))
     monkeypatch.setattr(topology_control, "cost_jobs", partial(cost_jobs, rounds=14))
-    monkeypatch.setattr(topology_control, "equal_jobs", partial(equal_jobs, rounds=3))
+    monkeypatch.setattr(topology_control, "equal_jobs", partial(equal_jobs, rounds=1))
     monkeypatch.setattr(topology_control, "SET_UPS", ("nlos", "macro"))
     monkeypatch.setattr(topology_control, "QUICK_SIZES", (500, 1000))
     monkeypatch.setattr(topology_control, "measure_speed", partial(measure_speed, networkx_at=1000, rounds=3))
-    monkeypatch.setitem(CANDIDATES, "auto", Sparse)  # type: ignore[index]
+    plan_less = {"time optimal": partial(TimeOptimal, tries=40), "auto": Sparse}
+    plan_less["sigma2 <= 0.8"] = partial(TimeOptimal, bound=0.8, tries=40)
+    plan_less["one peer, exponential"] = partial(OnePeerExponential, trials=100)
+    plan_less["one peer, base 2"] = partial(BaseKPlus1, trials=100)
+    for name, controller in plan_less.items():
+        monkeypatch.setitem(CANDIDATES, name, controller)  # type: ignore[index]
     assert topology_control.main(["--quick", "--json", "--seeds", "1"]) == 0
     out = capsys.readouterr().out
     assert out.count("\n") == 1

@@ -169,11 +169,11 @@ def _refuse_endless(core: Strategy, grid: Grid) -> None:
     if most is None or not type(core).configure_train.__module__.startswith("flwr."):
         return
     if most < (needed := minimum_nodes(core)):
-        name, few = type(core).__name__, max(1, most)
+        name = type(core).__name__
+        fewer = f", or {name}(min_train_nodes={most}, min_available_nodes={most})" if most else ""
         raise NotEnoughNodes(
             f"{name} waits for {needed} nodes and this LocalGrid has {most}, so it would wait for ever; "
-            f"LocalGrid(app, nodes={needed})"
-            + (f", or {name}(min_train_nodes={few}, min_available_nodes={few})" if needed > few else "")
+            f"LocalGrid(app, nodes={needed}){fewer}"
         )
 
 

@@ -326,7 +326,7 @@ def test_something_that_is_no_layer_is_refused() -> None:
 @pytest.mark.parametrize(
     ("nodes", "words"),
     [
-        (0, r"FedAvg waits for 2 nodes and this LocalGrid has 0, .*; LocalGrid\(app, nodes=2\), or FedAvg"),
+        (0, r"FedAvg waits for 2 nodes and this LocalGrid has 0, .*; LocalGrid\(app, nodes=2\)$"),
         (1, r"this LocalGrid has 1, .*, or FedAvg\(min_train_nodes=1, min_available_nodes=1\)$"),
     ],
 )

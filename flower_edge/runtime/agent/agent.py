@@ -97,6 +97,8 @@ class Agent(Listening):
             raise
         self._dialler = Dialler(transport, self._fingerprint)
         self._lock = threading.Lock()
+        # One table at a time: while the folder of a run that is given up is removed, nobody may begin that run again.
+        self._beginning = threading.Lock()
         self._runs: dict[str, Run] = {}
         self._peers: dict[str, int] = {}
         self._local: LocalServer | None = None
@@ -149,20 +151,22 @@ class Agent(Listening):
             PeerError: a table that is not for this agent.
             OSError: the folder of a new run cannot be written; nothing has changed then.
         """
-        removed = None
-        with self._lock:
-            run = self._runs.get(table.run)
-            if run is None:
-                # First the new one: where it cannot be made, on a full disk say, none is given up for it.
-                made = self._make(table)
-                if len(self._runs) >= self.limits.runs:
-                    removed = self._runs.pop(min(self._runs, key=lambda name: self._runs[name].used_s))
-                self._runs[table.run] = made
-        if removed is not None:
-            log.warning("run %r is given up for a newer one", removed.standing.table.run)
-            removed.remove()
-        if run is not None:
-            run.update(table)
+        with self._beginning:
+            removed = None
+            with self._lock:
+                run = self._runs.get(table.run)
+                if run is None:
+                    # First the new one: where it cannot be made, on a full disk say, none is given up for it.
+                    made = self._make(table)
+                    if len(self._runs) >= self.limits.runs:
+                        removed = self._runs.pop(min(self._runs, key=lambda name: self._runs[name].used_s))
+                    self._runs[table.run] = made
+            if removed is not None:
+                log.warning("run %r is given up for a newer one", removed.standing.table.run)
+                # Takes seconds where links hang, and neighbours of other runs are let in meanwhile.
+                removed.remove()
+            if run is not None:
+                run.update(table)
 
     def run(self, name: str) -> Run:
         """One that has begun.

@@ -43,7 +43,7 @@ def runs(
 ) -> None:
     """List the runs: name, status, start, rounds, final accuracy, bytes, duration.
 
-    Exit code: 0.
+    Exit code: 0, also where there is none; 2 --root is a file.
 
     Example: flower-edge runs --root ~/experiments/runs
     """

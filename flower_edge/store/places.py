@@ -53,7 +53,13 @@ def find(which: str, runs: Path, name_of: Callable[[Path], str]) -> Path:
 
 
 def by_age(runs: Path) -> list[Path]:
-    """The run folders below `runs`, oldest first: by the time their names begin with, then by their number."""
+    """The run folders below `runs`, oldest first: by the time their names begin with, then by their number.
+
+    Raises:
+        ConfigError: it is a file.
+    """
+    if runs.is_file():
+        raise ConfigError(f"{runs} is a file; give the folder that holds the run folders (--root, FLOWER_EDGE_RUNS)")
 
     def age(folder: Path) -> tuple[str, int, str]:
         stem, _, number = folder.name.rpartition("-")

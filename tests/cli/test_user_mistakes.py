@@ -33,6 +33,8 @@ MISTAKES = [
     (f"run {QUICKSTART} --num-supernodes 0", "must be 1 or more"),
     (f"run {QUICKSTART} --resume nope", "no run 'nope'"),
     (f"run {QUICKSTART} --runs a-file", "cannot write to the folder of runs"),
+    ("runs --root a-file", "a-file is a file; give the folder that holds the run folders"),
+    ("watch latest --root a-file", "a-file is a file; give the folder"),
     ("watch nope", "no run 'nope'"),
     ("report nope", "no run 'nope'"),
     ("report latest --out a-file", "cannot write to"),

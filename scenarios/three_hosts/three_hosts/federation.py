@@ -85,13 +85,22 @@ class Federation:
             LaunchError: a program ended, or something took too long; where to look is in the message.
         """
         sizes = self._sizes
+        # Starting takes each program seconds, so all of a kind start together and are waited for one after the other.
         centre = self._up("centre", joining=sizes.edges, app="centre_app", config=(
             f"seed={sizes.seed} edges={sizes.edges} cloud-rounds={sizes.cloud_rounds} edge-rounds={sizes.edge_rounds} "
             f"folder='{self.run_folder}'"
         ))  # fmt: skip
         edges = {name: self._up(name, joining=sizes.terminals) for name in sizes.names if name.startswith("edge-")}
-        for number, name in enumerate(name for name in sizes.names if name.startswith("terminal-")):
+        for name, up in {"centre": centre, **edges}.items():
+            self._serves(name, up)
+        terminals = [name for name in sizes.names if name.startswith("terminal-")]
+        devices = [
             self._terminal(name, number, edges[f"edge-{number // sizes.terminals}"])
+            for number, name in enumerate(terminals)
+        ]
+        if sizes.mailbox == "direct":
+            for number, (name, device) in enumerate(zip(terminals, devices, strict=True)):
+                self._agent(name, number, device)
         for name, up in edges.items():
             self._online(name, up, sizes.terminals)
         for name, up in edges.items():
@@ -111,10 +120,11 @@ class Federation:
         words += ["--uses", str(joining), "--valid", "1h"]
         if app:
             words += ["--app", str(_HERE / app), "--nodes", str(self._sizes.edges), "--run-config", config]
-        program = self._programs.start(host, "up", words)
-        told = self._programs.wait(f"{name} is up", lambda: _first(program, "up"), _UP_S)
+        return self._programs.start(host, "up", words)
+
+    def _serves(self, name: str, up: Program) -> None:
+        told = self._programs.wait(f"{name} is up", lambda: _first(up, "up"), _UP_S)
         self._tell(f"{name} is up: {told['url']}")
-        return program
 
     def _edge(self, name: str, up: Program, centre: Program) -> None:
         host, sizes = self._hosts[name], self._sizes
@@ -129,15 +139,15 @@ class Federation:
         self._programs.start(host, "rounds", words)
         self._join(name, centre, f"cell='{name}' bridge='{state / 'bridge'}'")
 
-    def _terminal(self, name: str, number: int, edge: Program) -> None:
-        host, sizes = self._hosts[name], self._sizes
-        agent = self._folder / f"{name}-agent"
+    def _terminal(self, name: str, number: int, edge: Program) -> Path:
+        sizes, agent = self._sizes, self._folder / f"{name}-agent"
         # Edges number their own terminals; by its key the centre knows that no terminal is counted at two of them.
         place = f"partition-id={number % sizes.terminals} num-partitions={sizes.terminals} node-key='{name}'"
         own = f"share={number} shares={sizes.edges * sizes.terminals} agent='{agent / 'agent.sock'}'"
-        device = self._join(name, edge, f"{place} {own}")
-        if sizes.mailbox != "direct":
-            return
+        return self._join(name, edge, f"{place} {own}")
+
+    def _agent(self, name: str, number: int, device: Path) -> None:
+        host, agent = self._hosts[name], self._folder / f"{name}-agent"
         files = {option: device / file for option, file in _PEER_FILES.items()}
         self._programs.wait(f"{name} has its certificate", lambda: all(f.exists() for f in files.values()), _UP_S)
         port = _AGENT_PORT + (number if self._shared else 0)

@@ -146,9 +146,8 @@ def train_once(
         except Exception as error:
             _check_replies(round, good, arrays, asked)
             name = type(innermost(strategy)).__name__
-            raise RoundFailed(
-                f"{round}: {name} could not merge {len(good)} replies: {type(error).__name__}: {error}", asked
-            ) from error
+            why = _without_numbers(strategy, good) or f"{type(error).__name__}: {error}"
+            raise RoundFailed(f"{round}: {name} could not merge {len(good)} replies: {why}", asked) from error
     # Substitutes and late replies: more may come back than was sent, and from others.
     weights = _weights(strategy, good)
     asked |= weights.keys()
@@ -160,6 +159,19 @@ def _count(replies: list[Message]) -> int:
     """How many nodes replied: a reply may stand for several, whose updates a layer has folded into one."""
     folded = (folded_in(reply.content) for reply in replies)
     return sum(1 if weights is None else len(weights) for weights in folded)
+
+
+def _without_numbers(strategy: Strategy, replies: list[Message]) -> str:
+    """Flower's strategies speak of too many records also where there is none, and name no node."""
+    core = innermost(strategy)
+    key = getattr(core, "weighted_by_key", "num-examples")
+    bare = next((reply for reply in replies if not reply.content.metric_records), None)
+    if bare is None or type(core) not in STATE:
+        return ""
+    return (
+        f"node {bare.metadata.src_node_id} sent no MetricRecord; expected one beside the model: "
+        f"RecordDict({{'arrays': ..., 'metrics': MetricRecord({{{key!r}: n, ...}})}})"
+    )
 
 
 def _refuse_endless(core: Strategy, grid: Grid) -> None:

@@ -362,3 +362,15 @@ def test_a_strategy_that_returns_no_messages_at_all_is_told_what_to_return(kind:
         pytest.raises(ConfigError, match=rf"Forgets\.configure_{kind} returned None; expected messages, or \[\]"),
     ):
         Layered(Forgets()).start(grid, initial_model(), num_rounds=1)
+
+
+def test_a_reply_without_a_metric_record_is_named_with_what_belongs_there() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"arrays": message.content["arrays"]}), reply_to=message)
+
+    words = r"FedAvg could not merge 2 replies: node 100\d sent no MetricRecord; .*MetricRecord\(\{'samples': n, "
+    with LocalGrid(app, 2) as grid, pytest.raises(RoundFailed, match=words):
+        Layered(FedAvg(weighted_by_key="samples")).start(grid, initial_model(), num_rounds=1)

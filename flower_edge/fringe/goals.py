@@ -144,7 +144,7 @@ class Goals:
         reduction: of the latency: a share, a factor or seconds, at least.
 
     Raises:
-        FringeError: neither floor nor drop, or both; neither bandwidth nor latency; text that cannot be read; a share
+        FringeError: neither floor nor drop, or both; neither bandwidth nor latency; text that cannot be read; a drop
             in points or per cent.
 
     >>> goals = Goals(drop=0.01, bandwidth="20x", latency_s="17 ms")
@@ -169,14 +169,9 @@ class Goals:
                 raise FringeError(f"{name} = {value!r}: expected a finite number")
         if self.drop is not None and self.drop < 0:
             raise FringeError(f"drop = {self.drop}: expected 0 or more")
-        if self.metric in _SHARES:
-            # Points or per cent: such a drop would never bind, such a floor never hold.
-            if self.drop is not None and self.drop >= 1:
-                raise FringeError(f"drop = {self.drop}: {self.metric} is a share of 1, so 0.01 is one point")
-            if self.floor is not None and self.floor > 1:
-                raise FringeError(
-                    f"floor = {self.floor}: {self.metric} is a share of 1; expected at most 1, such as 0.95"
-                )
+        if self.metric in _SHARES and self.drop is not None and self.drop >= 1:
+            # Meant in points or per cent, and as a share it would never bind.
+            raise FringeError(f"drop = {self.drop}: {self.metric} is a share of 1, so 0.01 is one point")
         if self.bandwidth is None and self.latency_s is None and self.reduction is None:
             raise FringeError("no goal; give bandwidth='20x', latency_s='17 ms' or reduction='79%', or several")
         if self.bandwidth is not None:

@@ -51,6 +51,13 @@ def test_every_package_of_the_library_is_in_the_list() -> None:
     assert found == set(PUBLIC) | CLOSED
 
 
+def test_every_inner_room_is_on_the_map() -> None:
+    on_the_map = (ROOT / "docs/architecture.md").read_text()
+    inner = [name.removeprefix("flower_edge.").replace(".", "/") for name in CLOSED if name.count(".") == 2]
+    assert [room for room in inner if f"`{room}/`" not in on_the_map] == []
+    assert len(inner) > 20
+
+
 def test_a_name_that_is_not_there_is_refused_and_the_public_ones_are_listed() -> None:
     import flower_edge.runtime as runtime
 

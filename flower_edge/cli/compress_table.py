@@ -18,7 +18,7 @@ from .columns import NOTHING, columns, ratio
 if TYPE_CHECKING:
     from ..runtime.compression.told import ConnectionTold, Told, TotalTold
 
-__all__ = ["ITERATION", "ended", "iteration_cells", "iteration_line", "proposal", "summary", "tried"]
+__all__ = ["ITERATION", "ended", "iteration_cells", "proposal", "summary", "tried"]
 
 #: Head of the table of iterations.
 ITERATION: Final = ("", "at", "tried", "bytes", "latency", "score", "")
@@ -46,12 +46,6 @@ def iteration_cells(row: Mapping[str, Any], connections: Sequence[str]) -> tuple
         ratio(row["after_score"]),
         "accepted" if row["accepted"] else f"rolled back: {row['why']}",
     )
-
-
-def iteration_line(row: Mapping[str, Any], connections: Sequence[str]) -> str:
-    """The same as a sentence of its own, for a log."""
-    number, *cells = iteration_cells(row, connections)
-    return f"{number:>3}  " + "; ".join(f"score {cell}" if at == 4 else cell for at, cell in enumerate(cells))
 
 
 def summary(told: Told) -> list[str]:

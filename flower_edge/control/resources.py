@@ -17,7 +17,7 @@ Source: [1] ¶57, "processor time", "battery power for a receiver", "representin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -209,10 +209,6 @@ class ResourceControl(Control):
     def saved(self) -> State:
         """As plain values and arrays, for a controller's state."""
         return super().saved() | {"amounts": dict(self.amounts)}
-
-    def with_weights(self, weights: Floats, self_weights: Floats) -> ResourceControl:
-        """The same amounts under other weights."""
-        return replace(self, weights=weights, self_weights=self_weights)
 
 
 def restored(saved: State) -> Control:

@@ -152,9 +152,7 @@ HAPPENINGS = ["told", "lost", "twice", "plain", "restart", "saved"]
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.sampled_from(["told", "lost", "twice", "plain", "restart", "saved"]), max_size=25), st.integers(0, 9)
-)
+@given(st.lists(st.sampled_from(HAPPENINGS), max_size=25), st.integers(0, 9))
 def test_whatever_happens_on_the_way_a_replica_is_the_senders_own_or_nothing_is_decoded(
     happenings: list[str], seed: int
 ) -> None:

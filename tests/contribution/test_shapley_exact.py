@@ -15,8 +15,6 @@ from flower_edge.contribution.game import Game, Value
 from flower_edge.contribution.leave_one_out import leave_one_out
 from flower_edge.errors import RewardError
 
-WORTH = st.floats(-10.0, 10.0)
-
 
 def table(worth: dict[frozenset[int], float]) -> Value:
     return lambda coalition: worth[coalition]

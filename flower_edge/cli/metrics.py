@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -49,7 +50,9 @@ def metrics(
 ) -> None:
     """Serve /metrics of a run, of all runs or of a peer agent, for Prometheus to scrape, until Ctrl-C.
 
-    Exit code: 0.
+    An agent that does not answer is told as flower_edge_agent_up 0, and by the exit code of --once and --json.
+
+    Exit code: 0 ended, or printed; 1 printed, and the agent does not answer; 2 an option or a run that is not there.
 
     Example: flower-edge metrics latest --port 9464
     """
@@ -60,11 +63,12 @@ def metrics(
         return
     from ..telemetry import Metrics, MetricsServer
 
-    told, places = Metrics(), []
+    told, places, asked = Metrics(), list[str](), None
     if agent is not None:
         from ..monitoring.agent_exporter import AgentExporter
 
-        places.append(AgentExporter(agent, told).socket)
+        asked = AgentExporter(agent, told)
+        places.append(asked.socket)
     if agent is None or which is not None:
         from ..monitoring.exporter import RunExporter
 
@@ -74,9 +78,12 @@ def metrics(
         places.append(str(RunExporter(place, told).place))
     if as_json:
         print(json.dumps({"places": places, "metrics": told.samples()}, indent=2, allow_nan=False))
-        return
-    if once:
+    elif once:
         print(told.text(), end="")
+    if as_json or once:
+        if asked is not None and not asked.up:
+            print(f"no agent answers at {asked.socket}; start `flower-edge agent` on this host", file=sys.stderr)
+            raise typer.Exit(1)
         return
     with MetricsServer(told, host, port, token, certificate=certificate, key=key) as server:
         # Ctrl-C may come as soon as the line is out.

@@ -89,6 +89,8 @@ class AgentExporter:
                 ("peer_link_delay_seconds", "What the newest model of a neighbour took to come.", _LINK),
             )
         }
+        #: Whether it answered when it was last asked.
+        self.up = False
         metrics.before(self.refresh)
 
     def _asked(self) -> Mapping[str, Any]:
@@ -106,7 +108,8 @@ class AgentExporter:
             told = {}
         counted: dict[str, dict[Key, float]] = {name: {} for name in self._counters}
         measured: dict[str, dict[Key, float]] = {name: {} for name in self._gauges}
-        measured["agent_up"][()] = float(bool(told))
+        self.up = bool(told)
+        measured["agent_up"][()] = float(self.up)
         if told:
             sums = told.get("counters", {})
             for name, (metric, key, worth) in _SUMS.items():

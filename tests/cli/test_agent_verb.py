@@ -47,6 +47,18 @@ def test_no_agent_to_ask_is_said_in_a_sentence(tmp_path: Path) -> None:
     assert "start `flower-edge agent` on this host" in str(result.exception)
 
 
+@pytest.mark.parametrize("how", ["--once", "--json"])
+def test_numbers_of_an_agent_that_is_not_there_are_told_with_an_exit_code(tmp_path: Path, how: str) -> None:
+    socket = tmp_path / "agent.sock"
+    result = CliRunner().invoke(app, ["metrics", "--agent", str(socket), how])
+    assert result.exit_code == 1, result.exception
+    assert result.stderr == f"no agent answers at {socket}; start `flower-edge agent` on this host\n"
+    if how == "--json":
+        assert {"name": "flower_edge_agent_up", "labels": {}, "value": 0.0} in json.loads(result.stdout)["metrics"]
+    else:
+        assert "\nflower_edge_agent_up 0.0\n" in result.stdout
+
+
 @pytest.mark.slow
 def test_an_agent_says_where_it_is_answers_its_status_and_ends_on_sigterm(tmp_path: Path) -> None:
     with AgentProcesses(tmp_path, [0], "--metrics", "127.0.0.1:0") as processes:
@@ -62,6 +74,9 @@ def test_an_agent_says_where_it_is_answers_its_status_and_ends_on_sigterm(tmp_pa
         words = subprocess.run(ask, capture_output=True, text=True, timeout=120, check=True)
         assert f"agent at {told['listening']}" in words.stdout
         assert "refused: nobody" in words.stdout
+        numbers = [sys.executable, "-m", "flower_edge.cli.main", "metrics", "--agent", told["socket"], "--once"]
+        once = subprocess.run(numbers, capture_output=True, text=True, timeout=120, check=True)
+        assert "\nflower_edge_agent_up 1.0\n" in once.stdout
         plain = subprocess.run([*ask, "--json"], capture_output=True, text=True, timeout=120, check=True)
         assert json.loads(plain.stdout)["card"] == told["card"]
         second = subprocess.run(processes.command(0), capture_output=True, text=True, timeout=120, env=dict(os.environ))

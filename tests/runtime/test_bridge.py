@@ -389,6 +389,17 @@ def test_two_keepers_of_one_edge_are_one_too_many(tmp_path: Path) -> None:
         two.keep(lambda: True)
 
 
+def test_an_edge_says_once_that_nothing_listens_where_its_superlink_should_be(tmp_path: Path) -> None:
+    told: list[str] = []
+    with socket.socket() as nobody:
+        nobody.bind((HOST, 0))  # and does not listen
+        where = f"{HOST}:{nobody.getsockname()[1]}"
+        made = EdgeKeeper(plan(tmp_path, serve="", superlink=where), told.append)
+        for _ in range(3):
+            made.look()
+    assert told == [f"nothing listens on {where} yet; it waits for the SuperLink there"]
+
+
 def test_a_program_that_ends_is_started_again_after_a_pause_that_grows(tmp_path: Path) -> None:
     told: list[str] = []
     command = [sys.executable, "-S", "-c", "raise SystemExit(3)"]

@@ -143,7 +143,7 @@ class EdgeKeeper:
         self._submitted_s: float | None = None
         self._asked_s = self._well_s = 0.0
         self._run_id: int | None = None
-        self._was_well = False
+        self._was_well = self._waits = False
         self._trouble = ""
 
     # -- what is kept ------------------------------------------------------------------------------------------------
@@ -179,6 +179,7 @@ class EdgeKeeper:
                 while not ended():
                     self.look()
                     time.sleep(_LOOK_S)
+                self._on_event("ends, and all that it has started ...")
             finally:
                 for part in (self._node, self._link):
                     if part is not None:
@@ -193,7 +194,11 @@ class EdgeKeeper:
         if self._link is not None and self._link.look():
             self._forget_run()
         if not self._listens():
+            if self._link is None and not self._waits:
+                self._on_event(f"nothing listens on {self._plan.superlink} yet; it waits for the SuperLink there")
+            self._waits = True
             return
+        self._waits = False
         self._look_at_run()
         if self._node is not None:
             self._node.look()
@@ -271,7 +276,9 @@ class EdgeKeeper:
         try:
             self._run_id = self._verbs.start_run(self._app, str(overrides))
         except LaunchError as error:
-            self._failed(f"the edge's app was not taken by its SuperLink ({error})")
+            # Flower calls it a matter of the network, also where it is one of TLS.
+            hint = "; something listens there: does --authority vouch for it?" if "unavailable" in str(error) else ""
+            self._failed(f"the edge's app was not taken by its SuperLink ({error}{hint})")
             return
         self._submitted_s = self._asked_s = time.monotonic()
         write_bytes(self._state / "run.json", json.dumps({"run-id": self._run_id}).encode())

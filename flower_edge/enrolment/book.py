@@ -250,8 +250,8 @@ class EnrolmentBook:
 
 _ASK: Final = "ask for a new one: `flower-edge devices invite` on the server makes it"
 _REMOVED: Final = (
-    "this device's key was removed here and is not taken again; run `flower-edge leave --force` on the device, and "
-    "join with a new token"
+    "this device's key was removed here and is not taken again; run `flower-edge leave` on the device, and join "
+    "with a new token"
 )
 
 

@@ -3,7 +3,8 @@
     python -m flower_edge.enrolment.keeper FOLDER
 
 Needs nothing but Python: no psutil, no systemd. It holds a lock on `keeper.lock` for as long as it lives, so that
-nobody takes the number in `keeper.pid` for a process that is long gone. Nothing here talks to the server.
+nobody takes the number in `keeper.pid` for a process that is long gone. Nothing here talks to the server: after each
+end another program asks it whether this device is still taken there (`standing`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from ..clients.measure import measure_conditions
 from ..errors import EnrolmentError
 from ..runtime.launching.back_off import BackOff
 from .device_folder import DeviceFolder, Joined
+from .start_files import standing_command
 
 __all__ = ["keep", "keeper_command", "keeper_pid", "main"]
 
@@ -33,6 +35,8 @@ _LOG_BYTES: Final = 5_000_000
 _LOOK_S: Final = 0.5
 _BATTERY_S: Final = 60.0
 _END_S: Final = 20.0
+#: A device that was removed: in case it was a mistake, and the server is set back.
+_OUT_S: Final = 3600.0
 
 
 def keeper_command(folder: Path) -> list[str]:
@@ -63,6 +67,7 @@ def keep(
     out: Any,
     first_s: float = 5.0,
     refusal: Callable[[], str] | None = None,
+    standing: Sequence[str] = (),
 ) -> None:
     """Keep the node running until `ended`, then end it.
 
@@ -73,10 +78,13 @@ def keep(
         out: where the node prints; a file, or None for here.
         first_s: the first wait after an end; it doubles up to five minutes, and begins anew after ten good minutes.
         refusal: why the device should rest now, empty where it need not; None: the battery policy of the join.
+        standing: what finds out, after an end, whether the server refuses this device; then the node is tried once an
+            hour. Empty: nobody asks.
     """
     refusal = refusal or _battery(joined.options.min_battery)
     back_off = BackOff(first_s=first_s, most_s=300.0, good_s=600.0)
     node: subprocess.Popen[bytes] | None = None
+    asking: subprocess.Popen[str] | None = None
     start_s, ask_s, resting = 0.0, 0.0, ""
     try:
         while not ended():
@@ -90,17 +98,39 @@ def keep(
                 wait_s = back_off.next_s()
                 log(f"the node has ended with {code}; it is started again in {wait_s:.0f} s")
                 node, start_s = None, now_s + wait_s
+                asking = _ask(folder, standing, out)
+            if asking is not None and asking.poll() is not None:
+                if why := _told(asking):
+                    start_s = now_s + _OUT_S
+                    log(f"{why}. The node is tried again in {_OUT_S / 60.0:.0f} minutes")
+                asking = None
             if resting and node is not None:
                 _end(node)
                 node = None
-            if node is None and not resting and now_s >= start_s:
+            if node is None and not resting and asking is None and now_s >= start_s:
                 node = _start(folder, joined, out)
                 back_off.began()
                 log(f"the node is started, process {node.pid}")
             time.sleep(_LOOK_S)
     finally:
+        if asking is not None:
+            asking.kill()
+            asking.communicate()
         if node is not None:
             _end(node)
+
+
+def _ask(folder: DeviceFolder, command: Sequence[str], out: Any) -> subprocess.Popen[str] | None:
+    if not command:
+        return None
+    return subprocess.Popen(
+        command, cwd=folder.path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=out, text=True
+    )
+
+
+def _told(asked: subprocess.Popen[str]) -> str:
+    words = asked.communicate()[0].strip()
+    return words if asked.returncode == os.EX_NOPERM else ""
 
 
 def _battery(least: float) -> Callable[[], str]:
@@ -180,7 +210,8 @@ def main(arguments: list[str]) -> int:
             signal.signal(number, lambda number, _: signals.append(number))
         log = _Log(folder.file("node.log"))
         log(f"begins, process {os.getpid()}")
-        keep(folder, joined, ended=lambda: bool(signals), log=log, out=log.file)
+        asks = standing_command(folder.path)
+        keep(folder, joined, ended=lambda: bool(signals), log=log, out=log.file, standing=asks)
         log("ends")
         folder.file("keeper.pid").unlink(missing_ok=True)
     return 0

@@ -6,11 +6,12 @@ Source: systemd.service(5), systemd.exec(5), systemd.resource-control(5); Termux
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["UNIT_NAME", "termux_script", "unit_text"]
+__all__ = ["UNIT_NAME", "standing_command", "termux_script", "unit_text"]
 
 UNIT_NAME: Final = "flower-edge-node.service"
 
@@ -41,6 +42,11 @@ RestrictNamespaces=yes
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
 """
+
+
+def standing_command(folder: Path) -> list[str]:
+    """What asks, after the node of a folder has ended, whether the server still takes it: see `standing`."""
+    return [sys.executable, "-P", "-m", "flower_edge.enrolment.standing", str(folder)]
 
 
 def unit_text(
@@ -79,9 +85,12 @@ def unit_text(
         f"WorkingDirectory={_escape(str(folder))}",
         *(f'Environment="{name}={_escape(value)}"' for name, value in sorted(variables.items())),
         f"ExecStart={' '.join(_quote(part) for part in command)}",
+        # Why the server refuses this device, into the journal; whatever comes of it changes nothing.
+        f"ExecStopPost=-{' '.join(_quote(part) for part in standing_command(folder))}",
         # Flower takes a node that was killed back after a minute at the earliest. Systemd before 254 does not know the
         # two that let the wait grow, says so in its log, and always waits for RestartSec.
-        "Restart=on-failure",
+        # Also where it ends in good order: so it does when the SuperLink refuses it, as with a clock that is wrong.
+        "Restart=always",
         "RestartSec=15",
         "RestartSteps=5",
         "RestartMaxDelaySec=300",

@@ -66,7 +66,10 @@ def test_waits_double_up_to_the_longest_and_begin_anew_after_a_good_time() -> No
     assert waits.next_s() == 5.0
 
 
-def test_a_node_that_ends_is_started_again_and_ended_with_the_keeper(tmp_path: Path) -> None:
+def test_a_node_that_ends_is_started_again_and_ended_with_the_keeper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_LOOK_S", 0.02)
     folder, told = Folder(tmp_path, "raise SystemExit(3)"), list[str]()
     keep(folder, JOINED, ended=lambda: len(folder.pids()) >= 3, log=told.append, out=None, first_s=0.05)
     assert len(set(folder.pids())) == 3
@@ -75,6 +78,33 @@ def test_a_node_that_ends_is_started_again_and_ended_with_the_keeper(tmp_path: P
         "the node has ended with 3; it is started again in 0 s",
     ]
     assert not any(alive(pid) for pid in folder.pids())
+
+
+def test_a_device_that_its_server_refuses_says_so_and_is_not_tried_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_LOOK_S", 0.02)
+    folder, told, looks = Folder(tmp_path, "raise SystemExit(1)"), list[str](), [0]
+    asks = [sys.executable, "-c", "print('the edge says no'); raise SystemExit(77)"]
+
+    def ended() -> bool:
+        looks[0] += bool(told) and "says no" in told[-1]
+        return looks[0] > 50 or len(folder.pids()) > 1
+
+    keep(folder, JOINED, ended=ended, log=told.append, out=None, first_s=0.05, standing=asks)
+    assert told[-1] == "the edge says no. The node is tried again in 60 minutes"
+    assert len(folder.pids()) == 1
+
+
+def test_a_node_is_started_again_where_the_server_says_nothing_against_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_LOOK_S", 0.02)
+    folder, told = Folder(tmp_path, "raise SystemExit(1)"), list[str]()
+    asks = [sys.executable, "-c", "print('who knows')"]
+    keep(folder, JOINED, ended=lambda: len(folder.pids()) >= 2, log=told.append, out=None, first_s=0.05, standing=asks)
+    assert len(set(folder.pids())) == 2
+    assert not any("who knows" in line for line in told)
 
 
 def test_a_node_rests_while_it_should_and_is_started_when_it_need_not(

@@ -14,8 +14,10 @@ from flower_edge.enrolment import server as server_module
 from flower_edge.enrolment.book import EnrolmentBook
 from flower_edge.enrolment.desk import EnrolmentDesk, Sightings
 from flower_edge.enrolment.device_folder import DeviceFolder
+from flower_edge.enrolment.joining import leave
 from flower_edge.enrolment.server import EnrolmentServer
 from flower_edge.enrolment.server_folder import ServerFolder
+from flower_edge.enrolment.standing import OUT, main, why_out
 from flower_edge.enrolment.superlink import SuperLink
 from flower_edge.errors import EnrolmentError, LaunchError
 
@@ -182,3 +184,37 @@ def test_a_start_is_given_up_between_two_of_those_that_are_out(tmp_path: Path, m
     with pytest.raises(EnrolmentError, match="ended before the public port was opened"):
         serving.__enter__()
     assert (len(flower.asked), len(book.untold()), stopped) == (1, 2, [True])
+
+
+def test_a_device_that_is_out_is_told_so_and_leaves_without_force_and_joins_anew(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = DeviceFolder(tmp_path / "device")
+    assert why_out(folder) == ""  # nothing has joined
+    joined = let_in(server, folder, server.book.invite())
+    assert why_out(folder) == ""
+    assert main([str(folder.path)]) == 0
+    assert capsys.readouterr().out == ""
+
+    server.desk.remove(server.book.called(joined.name))
+    why = why_out(folder)
+    assert "says no: pi-one-local was removed from this server" in why
+    assert f"run `flower-edge leave --state {folder.path}` here; to come back, join with a new token" in why
+    assert main([str(folder.path)]) == OUT == 77
+    assert capsys.readouterr().out == f"{why}\n"
+    assert code_of(server, folder, server.book.invite()) == "removed"
+
+    key = folder.file("node.key").read_bytes()
+    assert leave(folder).still == ""
+    assert not folder.path.exists()
+    assert let_in(server, folder, server.book.invite()).node_id is not None
+    assert folder.file("node.key").read_bytes() != key
+    assert why_out(folder) == ""
+
+
+def test_a_server_that_does_not_answer_says_nothing_against_a_device(tmp_path: Path) -> None:
+    folder = DeviceFolder(tmp_path / "device")
+    with desk_in(tmp_path / "gone") as server:
+        let_in(server, folder, server.book.invite())
+        server.desk.remove(server.book.devices()[0])
+    assert why_out(folder) == ""

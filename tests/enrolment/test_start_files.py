@@ -49,7 +49,7 @@ def test_systemd_finds_no_fault_with_the_unit(tmp_path: Path, system: bool) -> N
 def test_the_unit_has_caps_fences_and_waits(tmp_path: Path) -> None:
     text = unit(tmp_path, system=True)
     for line in (
-        "MemoryMax=400000000", "CPUQuota=150%", "NoNewPrivileges=yes", "ProtectSystem=strict", "Restart=on-failure",
+        "MemoryMax=400000000", "CPUQuota=150%", "NoNewPrivileges=yes", "ProtectSystem=strict", "Restart=always",
         "RestartSec=15", "RestartMaxDelaySec=300", "Wants=network-online.target time-sync.target",
         "CapabilityBoundingSet=", "WantedBy=multi-user.target", f'ReadWritePaths="{tmp_path}/a device"',
     ):  # fmt: skip

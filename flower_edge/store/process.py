@@ -1,4 +1,4 @@
-"""Is the process that began a run still there? Best effort, and only for this machine.
+"""The process that began a run: is it still there, and how was it called? Best effort, and only for this machine.
 
 A process id alone is not enough, they are used again; with the moment the process started it is. Nothing here
 sends a signal that does anything.
@@ -7,11 +7,16 @@ sends a signal that does anything.
 from __future__ import annotations
 
 import os
+import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Final, TypedDict
 
-__all__ = ["ProcessMark", "is_gone", "this_process"]
+__all__ = ["ProcessMark", "is_gone", "this_process", "without_secrets"]
+
+#: Options whose value is for nobody else: run folders and their pages are handed on. Flower starts a ServerApp with one.
+_SECRET: Final = re.compile(r"--?[\w-]*(?:token|password|secret)", re.IGNORECASE)
 
 
 class ProcessMark(TypedDict):
@@ -26,6 +31,24 @@ class ProcessMark(TypedDict):
 def this_process() -> ProcessMark:
     """The mark of the process that calls."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "started_ticks": _started_ticks(os.getpid())}
+
+
+def without_secrets(command: Sequence[str]) -> list[str]:
+    """A command line with three asterisks instead of each token, password and secret.
+
+    >>> without_secrets(["flwr-simulation", "--token", "a1b2", "--run-once", "--auth-token=c3"])
+    ['flwr-simulation', '--token', '***', '--run-once', '--auth-token=***']
+    """
+    told: list[str] = []
+    for word in command:
+        name, given, _ = word.partition("=")
+        if told and _SECRET.fullmatch(told[-1]):
+            told.append("***")
+        elif given and _SECRET.fullmatch(name):
+            told.append(f"{name}=***")
+        else:
+            told.append(word)
+    return told
 
 
 def is_gone(mark: ProcessMark) -> bool:

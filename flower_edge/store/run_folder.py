@@ -37,7 +37,7 @@ from .checkpoints import Checkpoints, Models, round_of
 from .json_file import from_json_value, read_json, write_json
 from .metrics import MetricLog, Row, Value, read_rows
 from .places import RUN_DIR_VARIABLE, RUNS_VARIABLE, by_age, claim_below, claim_exactly, find, runs_root
-from .process import is_gone, this_process
+from .process import is_gone, this_process, without_secrets
 from .tree import Tree
 
 __all__ = ["RUNS_VARIABLE", "RUN_DIR_VARIABLE", "RunFolder", "Status", "runs_root"]
@@ -123,7 +123,7 @@ class RunFolder:
             "versions": {"python": platform.python_version(), **_versions()},
             "platform": platform.platform(),
             "processors": os.cpu_count(),
-            "command": sys.argv,
+            "command": without_secrets(sys.argv),
             "process": this_process(),
         }
         write_json(folder / "run.json", info)

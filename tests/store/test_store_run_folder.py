@@ -29,6 +29,17 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def test_a_run_tells_its_command_without_the_token_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["flwr-simulation", "--port", "1", "--token", "s3cret", "--api-token=s3cret", "-v"]
+    )
+    with RunFolder.create("demo", config={}, seed=1, root=tmp_path) as run:
+        run.finish({})
+    told = run.path.joinpath("run.json").read_text()
+    assert json.loads(told)["command"][1:] == ["--port", "1", "--token", "***", "--api-token=***", "-v"]
+    assert "s3cret" not in told
+
+
 def begin(name: str = "demo", **more: object) -> RunFolder:
     return RunFolder.create(name, config={"rounds": 3}, seed=7, **more)  # type: ignore[arg-type]
 

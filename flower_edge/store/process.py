@@ -15,7 +15,7 @@ from typing import Final, TypedDict
 
 __all__ = ["ProcessMark", "is_gone", "this_process", "without_secrets"]
 
-#: Options whose value is for nobody else: run folders and their pages are handed on. Flower starts a ServerApp with one.
+#: Options whose value is for nobody else: run folders and pages are handed on, and Flower gives a ServerApp a token.
 _SECRET: Final = re.compile(r"--?[\w-]*(?:token|password|secret)", re.IGNORECASE)
 
 

@@ -11,7 +11,6 @@ Source: [4] ¶30-31: versions, and an update only where the evaluation result eq
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from flower_edge.rounds import Round
 from flower_edge.wire import records_from_tree, records_to_tree
 
 from .layers import Layer
+from .model_digest import model_digest
 
 __all__ = ["GateState", "Version", "VersionGate", "refused_models", "versions"]
 
@@ -221,7 +221,9 @@ class VersionGate(Layer[GateState]):
 
     def _in_force(self, state: GateState, round: Round, before: ArrayRecord) -> GateState:
         """Take in the model from before the merge, where it is none of this gate's."""
-        if state.kept and (state.kept[-1].arrays is before or _digest(state.kept[-1].arrays) == _digest(before)):
+        if state.kept and (
+            state.kept[-1].arrays is before or model_digest(state.kept[-1].arrays) == model_digest(before)
+        ):
             return state
         score, state = self._score(state, before)
         origin: Origin = "given" if state.kept else "first"
@@ -234,7 +236,7 @@ class VersionGate(Layer[GateState]):
         return replace(state, kept=kept, count=number, best=best)
 
     def _score(self, state: GateState, arrays: ArrayRecord) -> tuple[float, GateState]:
-        digest = _digest(arrays)
+        digest = model_digest(arrays)
         known = dict(state.scores)
         known[digest] = known.pop(digest) if digest in known else self._ask(arrays)
         # The versions kept, a candidate, and the model it is compared with.
@@ -263,15 +265,6 @@ class VersionGate(Layer[GateState]):
 
     def __repr__(self) -> str:
         return f"VersionGate({getattr(self.evaluate, '__name__', repr(self.evaluate))}, reference={self.reference!r})"
-
-
-def _digest(arrays: ArrayRecord) -> str:
-    # Not the object's identity: a checkpoint, or a message from the centre, brings equal models as other objects.
-    state = hashlib.blake2b(digest_size=16)
-    for name, array in arrays.items():
-        state.update(f"{name}\x1f{array.dtype}\x1f{tuple(array.shape)}\x1f".encode())
-        state.update(array.data)
-    return state.hexdigest()
 
 
 def _version_tree(version: Version) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from flower_edge.topology.topology import Topology
 from flower_edge.topology.world import World
 from flower_edge.wire import arrays_of, model_spec, record_of
 
+from ..model_digest import model_digest
 from .arguments import check_arguments, check_codec, check_grid, check_options
 from .averaging import Averaging
 from .direct import Direct
@@ -46,7 +47,7 @@ from .figures import figures, links_told
 from .founder import Founder
 from .group import Group
 from .initial import Initial
-from .mean_model import MeanModel, digest
+from .mean_model import MeanModel
 from .orders import train_message
 from .post import Post
 from .progress import Progress
@@ -266,7 +267,7 @@ class Gossip(Strategy):
         self._grid = grid
         present = list(grid.get_node_ids())
         self.know(arrays)
-        given = digest(arrays)
+        given = model_digest(arrays)
         afresh = given != self._progress.given
         group = self.defined(grid, present, server_round, afresh=afresh)
         if afresh or group.common:
@@ -346,7 +347,7 @@ class Gossip(Strategy):
         if not mean.count:
             return None, MetricRecord(metrics)
         record = mean.record()
-        self._progress.given = digest(record)
+        self._progress.given = model_digest(record)
         return record, MetricRecord(metrics)
 
     # -- evaluation --------------------------------------------------------------------------------------------------

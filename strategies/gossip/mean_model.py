@@ -5,7 +5,6 @@ Nothing here decodes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from flwr.app import ArrayRecord
 
 from flower_edge.wire import ModelSpec, cast_like, record_of
 
-__all__ = ["MeanModel", "digest"]
+__all__ = ["MeanModel"]
 
 
 class MeanModel:
@@ -47,12 +46,3 @@ class MeanModel:
         for total in self._total.values():
             total /= self.count
         return cast_like(record_of(self._total), self._spec)
-
-
-def digest(arrays: ArrayRecord) -> str:
-    """What tells one model from another."""
-    found = hashlib.blake2b(digest_size=16)
-    for name, array in arrays.items():
-        found.update(name.encode())
-        found.update(array.data)
-    return found.hexdigest()

@@ -30,9 +30,9 @@ from flower_edge.runtime.strategy_state import check_settings
 from flower_edge.store.run_folder import RunFolder
 
 from ..flat_work import FlatWork
-from ..gossip.mean_model import digest
 from ..gossip.replies import weighted_metrics
 from ..loop import drive
+from ..model_digest import model_digest
 from .arguments import check_arguments
 from .form import Exchanges, Form
 from .ring_form import RingForm
@@ -205,7 +205,7 @@ class GradientExchange(Strategy):
         Raises:
             NobodyContributed: nothing usable came back in one of them.
         """
-        if (given := digest(arrays)) != self._given:
+        if (given := model_digest(arrays)) != self._given:
             self._form.begin_from(arrays)
             self._given = given
         config["server-round"] = server_round
@@ -231,7 +231,7 @@ class GradientExchange(Strategy):
             raise ProtocolError("a round of gradient exchanges went on after its last messages")
         model = self._form.model()
         if model is not None:
-            self._given = digest(model)
+            self._given = model_digest(model)
         return model, MetricRecord({**self._form.figures.take(), **self._form.metrics()})
 
     # -- evaluation --------------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ Source: [4] ¶17-26 and 52-56 (docs/sources.md).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import getLogger
 from typing import Any
@@ -36,9 +35,9 @@ from flower_edge.store.run_folder import RunFolder
 from flower_edge.wire import arrays_of, cast_like, check_model
 
 from ..flat_work import FlatWork
-from ..gossip.mean_model import digest
 from ..hierarchy.cells import Cells
 from ..loop import drive
+from ..model_digest import session_name
 from ..splitting.merging import prepare_merge
 from ..splitting.prepared import Models
 from .checkpoint import Known
@@ -240,7 +239,7 @@ class Pieces(Strategy):
         known, settings = self._known, self._settings
         prepared = known.ready()
         check_model(arrays, prepared.spec, sender="the loop")
-        known.session = known.session or hashlib.sha256(f"{settings.seed} {digest(arrays)}".encode()).hexdigest()[:32]
+        known.session = known.session or session_name(settings.seed, arrays)
         terminals, edges = known.roll.call(
             grid, server_round, prepared.architecture, known.records, self.step_timeout_s
         )

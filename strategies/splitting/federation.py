@@ -6,7 +6,6 @@ back into it; whole models leave it to be merged. Nothing here sends a frame or 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from logging import getLogger
@@ -25,7 +24,7 @@ from flower_edge.splitting.results import WorkResult
 from flower_edge.splitting.standardise import Standard
 
 from ..gossip.environment import numbered
-from ..gossip.mean_model import digest
+from ..model_digest import session_name
 from .checkpoint import federation_state, load_federation
 from .copies import Copies, not_finite
 from .enrolment import RATES, ask, capacity_of, collect_requests, make_ready, merged_moments, unsaid
@@ -125,7 +124,7 @@ class Federation:
         begun = self.session.phase not in (Phase.REQUEST, Phase.PREPARE)
         if not begun:
             self._open(grid, timeout_s)
-            self.name = self.name or hashlib.sha256(f"{self.settings.seed} {digest(arrays)}".encode()).hexdigest()[:32]
+            self.name = self.name or session_name(self.settings.seed, arrays)
         prepared = self.ready()
         if self.copies is None:
             self.copies = Copies(prepared.spec, shared=self.settings.shared)

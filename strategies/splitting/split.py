@@ -32,8 +32,8 @@ from flower_edge.splitting.planner import Planner, with_job
 from flower_edge.splitting.standardise import Standard, StandardKind
 from flower_edge.store.run_folder import RunFolder
 
-from ..gossip.mean_model import digest
 from ..loop import drive
+from ..model_digest import model_digest
 from .arguments import check_share
 from .federation import Federation
 from .message_plane import MessagePlane
@@ -298,7 +298,7 @@ class Split(Strategy):
         if self._exchanges is not None:  # of a round from which nothing came back
             self._exchanges.close()
         self._exchanges, federation = None, self._federation
-        given = digest(arrays)
+        given = model_digest(arrays)
         federation.begin_round(arrays, grid, self.step_timeout_s, anew=given != self._given)
         self._given = given
         federation.prepare_merge(arrays, config, grid, last=server_round == self._last_round)
@@ -346,7 +346,7 @@ class Split(Strategy):
             return None, MetricRecord({**found, "merged": 0})
         model, metrics = federation.merge()
         if model is not None:
-            self._given, federation.merged = digest(model), True
+            self._given, federation.merged = model_digest(model), True
         inner = {} if metrics is None else dict(metrics.items())
         return model, MetricRecord({**inner, **found, "merged": int(federation.merged)})
 

@@ -1,14 +1,28 @@
-"""`Listening`: what waits to be dialled, opened and closed. What it does with who comes is its subclass's business."""
+"""`Listening`: what waits to be dialled, opened and closed; `close_all` of its connections.
+
+What it does with who comes is its subclass's business.
+"""
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Self
 
 from ..errors import TransportError
-from .transport import Handler, Hello, Peer, PeerTransport, Server
+from .transport import Connection, Handler, Hello, Peer, PeerTransport, Server
 
-__all__ = ["Listening"]
+__all__ = ["Listening", "close_all"]
+
+
+def close_all(connections: Iterable[Connection]) -> None:
+    """Side by side: one whose other end is gone takes a while."""
+    threads = [threading.Thread(target=connection.close) for connection in connections]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 class Listening(ABC):

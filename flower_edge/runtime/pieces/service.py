@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ...errors import TransportRefused
-from ...transport.listening import Listening
+from ...transport.listening import Listening, close_all
 from ...transport.tokens import TokenMaker
-from ...transport.transport import Connection, Handler, Hello, Peer, PeerTransport
+from ...transport.transport import Handler, Hello, Peer, PeerTransport
 from ..splitting.job import Patience
 from .channel import PURPOSE, token_purpose
 from .job import ChainJob, ChainOutcome, Passed
@@ -113,7 +113,7 @@ class PieceService(Listening):
             if not chain.ended(max(0.0, until_s - time.monotonic()))
             for one in chain.connections
         ]
-        _close(late)
+        close_all(late)
         return {number: outcomes.get(number) or chain.outcome() for number, chain in attempt.chains.items()}
 
     # -- one connection ----------------------------------------------------------------------------------------------
@@ -150,12 +150,3 @@ class PieceService(Listening):
                 "dialled-before",
             )
         return lambda connection: chain.serve(place, connection)
-
-
-def _close(connections: Iterable[Connection]) -> None:
-    """Side by side: one whose other end is gone takes a while."""
-    threads = [threading.Thread(target=connection.close) for connection in connections]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()

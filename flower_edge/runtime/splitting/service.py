@@ -12,14 +12,14 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from logging import getLogger
 
 from ...errors import EdgeError, ProtocolError, TransportRefused
 from ...splitting.frame import Frame
-from ...transport.listening import Listening
+from ...transport.listening import Listening, close_all
 from ...transport.tokens import TokenMaker
 from ...transport.transport import Connection, Handler, Hello, Peer, PeerTransport
 from .channel import EDGE_KEY, PURPOSE, Exchange, exchanges, pack_answer, token_purpose
@@ -126,12 +126,12 @@ class SplitService(Listening):
         if round_.turns is not None:
             for number in round_.jobs.keys() - set(finished):
                 round_.turns.leave(number)
-        _close(unfinished)
+        close_all(unfinished)
         with self._changed:
             self._changed.wait_for(lambda: not round_.connections, grace_s)
             late = dict(round_.connections)
             outcomes = {number: replace(outcome) for number, outcome in round_.outcomes.items()}
-        _close(late.values())
+        close_all(late.values())
         for number in late:
             outcomes[number].lost = f"its channel had not ended {grace_s:g} s after the round"
         return outcomes
@@ -263,12 +263,3 @@ class SplitService(Listening):
         outcome.waited_s += began_s - came_s
         outcome.down_bits += 8 * len(encoded)
         connection.send(pack_answer(time.perf_counter() - came_s, encoded), timeout_s=self._patience.silence_s)
-
-
-def _close(connections: Iterable[Connection]) -> None:
-    """Side by side: one whose other end is gone takes a while."""
-    threads = [threading.Thread(target=connection.close) for connection in connections]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()

@@ -43,6 +43,13 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Storage, "path", tmp_path / "nicegui")
 
 
+@pytest.fixture(autouse=True)
+def modules_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NiceGUI forgets the modules of simulated pages, and their packages; the tests after these have them already."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "flower_edge"]:
+        monkeypatch.setitem(sys.modules, name, sys.modules[name])
+
+
 @asynccontextmanager
 async def opened(place: Path, path: str, may_stop: bool, devices: Devices = None) -> AsyncIterator[User]:
     watched = Watched(place, devices)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ending import end_all
 
 from flower_edge.runtime.launching.environment import hold_port
 
@@ -68,15 +69,7 @@ def programs_in(folder: Path) -> Iterator[Programs]:
     try:
         yield made
     finally:
-        for process in made.processes.values():
-            if process.poll() is None:
-                process.terminate()
-        for process in made.processes.values():
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end_all(made.processes.values())
 
 
 @pytest.mark.full

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ending import end_all
+
 from flower_edge.enrolment.device_folder import DeviceFolder
 from flower_edge.enrolment.keeper import keeper_pid
 from flower_edge.enrolment.server_folder import ServerFolder
@@ -117,13 +119,8 @@ def server_in(folder: Path) -> Iterator[Up]:
             if pid := keeper_pid(DeviceFolder(device.parent)):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
-        if made.process is not None and made.process.poll() is None:
-            made.process.terminate()
-            try:
-                made.process.wait(60)
-            except subprocess.TimeoutExpired:
-                made.process.kill()
-                made.process.wait()
+        if made.process is not None:
+            end_all([made.process])
         Family(ServerFolder.at(folder / "server").launch_id).stop()
         for lock in folder.glob("*/keeper.lock"):
             place = DeviceFolder(lock.parent)

@@ -9,14 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dashboard_cases import EVIL, a_run, add_round
+from page_process import page_process
 
 pytest.importorskip("nicegui", reason="flower-edge[ui] is not installed")
 
@@ -244,27 +245,13 @@ def test_of_runs_that_have_ended_and_nobody_opened_only_a_line_is_kept(tmp_path:
 # --- served ---
 
 
-@contextmanager
-def served(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", str(HERE / "dashboard_cases.py"), *arguments],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url.startswith("http"), process.communicate(timeout=120)[1]
-        yield process, url
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=120)
-
-
 @pytest.mark.slow
 def test_nothing_is_told_without_the_token_and_nobody_else_can_ask(tmp_path: Path) -> None:
     a_run(tmp_path / DEMO).close()
-    with served(str(tmp_path), TOKEN) as (_, url), httpx.Client(base_url=url, timeout=60) as client:
+    with (
+        page_process("dashboard_cases.py", str(tmp_path), TOKEN) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
         for way in ("/", f"/run/{DEMO}", "/docs", "/openapi.json", "/_nicegui_ws/socket.io/?EIO=4&transport=polling"):
             assert client.get(way).status_code == 401, way
             assert client.post(way).status_code == 401, way

@@ -7,12 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from page_cases import small_session
+from page_process import page_process
 
 pytest.importorskip("nicegui", reason="flower-edge[ui] is not installed")
 
@@ -25,29 +24,10 @@ HERE = Path(__file__).parent
 TOKEN = "a-token-nobody-guesses"
 
 
-@contextmanager
-def host(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A page in a process, and where it is."""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", str(HERE / "page_host.py"), *arguments],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url.startswith("http"), process.communicate(timeout=120)[1]
-        yield process, url
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=120)
-
-
 @pytest.mark.slow
 def test_without_the_token_nothing_that_is_served_answers() -> None:
     with (
-        host(TOKEN) as (_, url),
+        page_process("page_host.py", TOKEN) as url,
         httpx.Client(base_url=url, timeout=60) as client,
         httpx.Client(base_url=url, timeout=60) as without,
     ):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from ..errors import ConfigError
+from .columns import seconds
 from .up import StateOption, parse_duration
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def show(
     removed: Annotated[bool, typer.Option("--removed", help="Those that were removed or have left, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the devices that have joined, whether `up` runs or not.
+    """List the devices that have joined, whether `up` runs or not; while it runs, also when they were last seen.
 
     Exit code: 0 listed; 2 the folder is not one of `up`.
 
@@ -49,20 +51,34 @@ def show(
     from rich.table import Table
 
     from ..enrolment.book import EnrolmentBook
+    from ..enrolment.seen import read_seen
 
-    devices = EnrolmentBook(_folder(state).book).devices(removed=removed)
+    folder = _folder(state)
+    devices, seen = EnrolmentBook(folder.book).devices(removed=removed), read_seen(folder)
     if as_json:
-        rows = [{"name": d.name, "node_id": d.node_id, "state": d.state, "since_s": d.since_s} for d in devices]
-        print(json.dumps({"devices": rows}, indent=2))
+        rows = [
+            {
+                "name": d.name,
+                "node_id": d.node_id,
+                "state": d.state,
+                "since_s": d.since_s,
+                "seen_s_ago": None if seen is None else seen.get(d.public_key),
+            }
+            for d in devices
+        ]
+        print(json.dumps({"serves": folder.in_use, "devices": rows}, indent=2))
         return
     if not devices:
         print("no device has joined; `flower-edge devices invite` makes a join line")
         return
-    table = Table("device", "node id", "state", "since (UTC)", box=None, pad_edge=False)
+    table = Table("device", "node id", "state", "since (UTC)", "last seen", box=None, pad_edge=False)
     for device in devices:
         since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(device.since_s))
-        table.add_row(device.name, str(device.node_id or "-"), device.state, since)
+        table.add_row(device.name, str(device.node_id or "-"), device.state, since, _last_seen(seen, device.public_key))
     Console(highlight=False, soft_wrap=True).print(table)
+    if seen is None:
+        why = "has not said so for a minute" if folder.in_use else "does not run with this --state"
+        print(f"who is online is not known: `flower-edge up` {why}")
 
 
 @verbs.command("invite")
@@ -119,6 +135,15 @@ def remove(
     if not told:
         later = "as soon as the SuperLink answers" if serves else "when it is started"
         print(f"Flower does not know it yet: `flower-edge up` tells it {later}")
+
+
+def _last_seen(seen: Mapping[str, float] | None, public_key: str) -> str:
+    from ..enrolment.desk import ONLINE_S
+
+    ago_s = None if seen is None else seen.get(public_key)
+    if ago_s is None:
+        return "-"
+    return "online" if ago_s < ONLINE_S else f"{seconds(ago_s)} ago"
 
 
 def _told(book: EnrolmentBook, public_key: str) -> bool:

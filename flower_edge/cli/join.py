@@ -106,6 +106,8 @@ def join(
         _show_plan(folder, planned, as_json)
         return
     say = (lambda words: None) if as_json else typer.echo
+    if manner != "systemd" and (memory_mb or cpus):
+        say(f"--memory-mb and --cpus hold under systemd only; here, by {manner}, the node takes what it needs")
     joined = joining.join(folder, line, name=called, manner=manner, options=options, tell=say)
     if foreground:
         _become(folder, joined)

@@ -43,7 +43,10 @@ def join_checks(folder: DeviceFolder, url: str = "") -> Iterator[Check]:
         if url:
             yield from server_before(url)
         else:
-            yield Check("join", "ok", f"nothing has joined here (looked in {folder.path})")
+            from ..enrolment.device_folder import or_was_it_root
+
+            looked = f"nothing has joined here (looked in {folder.path}){or_was_it_root('doctor')}"
+            yield Check("join", "ok", looked)
         return
     yield from _joined(folder, joined)
 
@@ -73,7 +76,7 @@ def _joined(folder: DeviceFolder, joined: Joined) -> Iterator[Check]:
             yield clock_of_server(ahead)
             status = desk.status()
     except EnrolmentRefused as refused:
-        yield Check("join", "fail", str(refused), "flower-edge leave --force, then join with a new token")
+        yield Check("join", "fail", str(refused), "flower-edge leave, then join with a new token")
         return
     except (EdgeError, OSError) as error:
         yield Check(

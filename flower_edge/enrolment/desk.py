@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -98,6 +98,11 @@ class Sightings:
         """Seconds since then; None where it has not been, or has said good-bye."""
         at_s = self._seen_s.get(flower_header(public_key))
         return None if at_s is None else self._clock() - at_s
+
+    def all_s(self, devices: Iterable[Device]) -> dict[str, float]:
+        """The same of these, by public key, without those that were not seen."""
+        seen = ((device.public_key, self.ago_s(device.public_key)) for device in devices)
+        return {key: ago_s for key, ago_s in seen if ago_s is not None}
 
     def online(self, public_key: str) -> bool:
         """Whether that is a short time."""

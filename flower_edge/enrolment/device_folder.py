@@ -14,14 +14,16 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import EnrolmentError
 from .server_folder import write_whole
 
-__all__ = ["DeviceFolder", "Joined", "NodeOptions", "default_device_folder"]
+__all__ = ["DeviceFolder", "Joined", "NodeOptions", "default_device_folder", "or_was_it_root"]
+
+_OF_ROOT: Final = Path("/var/lib/flower-edge")
 
 Manner = Literal["systemd", "process", "termux", "foreground"]
 
@@ -164,9 +166,14 @@ class DeviceFolder:
 
 def default_device_folder() -> Path:
     """Where a join is kept unless one says otherwise."""
-    if os.geteuid() == 0 and "SUDO_USER" not in os.environ and Path("/var/lib").is_dir():
-        return Path("/var/lib/flower-edge")
+    if os.geteuid() == 0 and _OF_ROOT.parent.is_dir():
+        return _OF_ROOT
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "flower-edge"
+
+
+def or_was_it_root(verb: str) -> str:
+    """What to try where a user finds no join, and root may have made one: the words of a message, or none."""
+    return f"; or did root join? sudo flower-edge {verb}" if os.geteuid() != 0 and _OF_ROOT.is_dir() else ""
 
 
 def describe(joined: Joined) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Final
 
 from ..errors import ConfigError, EnrolmentError, EnrolmentRefused
 from .desk_client import DeskClient, ServerUrl, check_clock, fetch_authority, fingerprint_digits
-from .device_folder import DeviceFolder, Joined, Manner, NodeOptions
+from .device_folder import DeviceFolder, Joined, Manner, NodeOptions, or_was_it_root
 from .node_keys import NodeKey
 from .requests import StatusReply, device_name
 from .runners import runner_of
@@ -146,7 +146,8 @@ def leave(folder: DeviceFolder, *, force: bool = False) -> Left:
         joined = None
     here = [name for name in DeviceFolder.FILES if folder.file(name).exists()]
     if joined is None and not (force and here):
-        raise ConfigError(f"nothing has joined in {folder.path}; give the --state that `flower-edge join` had")
+        hint = or_was_it_root("leave")
+        raise ConfigError(f"nothing has joined in {folder.path}; give the --state that `flower-edge join` had{hint}")
     done, still = [], ""
     if joined is not None:
         if joined.manner != "foreground":
@@ -163,10 +164,10 @@ def leave(folder: DeviceFolder, *, force: bool = False) -> Left:
             except EnrolmentError as error:
                 if not force:
                     raise EnrolmentError(
-                        f"{error}. The node is stopped, the rest is as it was: do it again when the server is there, "
-                        "or use --force and remove the device on the server"
+                        f"{_sentence(error)} The node is stopped, the rest is as it was: do it again when the server "
+                        "is there, or use --force and remove the device on the server"
                     ) from None
-                still = f"{error}. On the server: flower-edge devices remove {joined.name}"
+                still = f"{_sentence(error)} On the server: flower-edge devices remove {joined.name}"
     for name in here:
         folder.file(name).unlink(missing_ok=True)
     shutil.rmtree(folder.file("flower"), ignore_errors=True)
@@ -174,6 +175,11 @@ def leave(folder: DeviceFolder, *, force: bool = False) -> Left:
     with suppress(OSError):  # something else lies there
         folder.path.rmdir()
     return Left(tuple(done), still)
+
+
+def _sentence(error: EnrolmentError) -> str:
+    words = str(error)
+    return words if words.endswith(("?", ".")) else f"{words}."
 
 
 def _desk(folder: DeviceFolder, joined: Joined) -> DeskClient:

@@ -25,6 +25,7 @@ from .book import Device, EnrolmentBook
 from .desk import ONLINE_S, EnrolmentDesk, Sightings
 from .fleet_filter import FilterLimits, FleetFilter
 from .listening import PublicPort, bind
+from .seen import WRITTEN_EVERY_S, write_seen
 from .server_folder import ServerFolder, write_whole
 from .superlink import SuperLink
 
@@ -106,7 +107,8 @@ class EnrolmentServer:
         self._wheels, self._limits, self._ended = wheels, limits, ended
         self._stack = ExitStack()
         self._run_id: int | None = None
-        self._run_at_s, self._renew_at_s, self._tell_at_s = 0.0, time.monotonic() + _RENEW_EVERY_S, 0.0
+        self._run_at_s, self._renew_at_s = 0.0, time.monotonic() + _RENEW_EVERY_S
+        self._tell_at_s, self._seen_at_s = 0.0, 0.0
         self._revoked: list[str] | None = None
         #: Called when the public port's certificate may be another one.
         self.renewed: list[Callable[[], None]] = []
@@ -207,6 +209,10 @@ class EnrolmentServer:
                 renew()
         if now_s >= self._tell_at_s:
             self._tell_who_is_out(now_s)
+        if now_s >= self._seen_at_s:
+            self._seen_at_s = now_s + WRITTEN_EVERY_S
+            with suppress(EnrolmentError):  # no room: who is online is then not told, and the rest goes on
+                write_seen(self.folder, self.sightings.all_s(self.book.devices()))
         if self._run is not None and self.superlink.healthy and now_s >= self._run_at_s:
             self._run_at_s = now_s + _RUN_EVERY_S
             self._look_at_run(self._run)

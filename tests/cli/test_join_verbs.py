@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from flower_edge.cli import join_checks
 from flower_edge.cli.main import app
 from flower_edge.cli.up import parse_duration
+from flower_edge.enrolment import device_folder
 from flower_edge.enrolment.book import EnrolmentBook
 from flower_edge.enrolment.device_folder import DeviceFolder, Joined
+from flower_edge.enrolment.seen import write_seen
 from flower_edge.enrolment.server_folder import ServerFolder
 from flower_edge.errors import ConfigError, EnrolmentError
 from flower_edge.transport.certificates import make_authority
@@ -62,6 +64,20 @@ def test_a_dry_run_says_what_would_be_written_and_writes_and_sends_nothing(tmp_p
 def test_an_option_that_makes_no_sense_is_refused(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         call("join", URL, "--ca-fingerprint", PRINT, "--state", str(tmp_path), *options)
+
+
+def test_caps_that_nothing_keeps_are_said(tmp_path: Path) -> None:
+    given = ["join", URL, "--token", "t", "--ca-fingerprint", PRINT, "--state", str(tmp_path), "--memory-mb", "400"]
+    told = {}
+    for kind in ("process", "systemd"):
+        result = CliRunner().invoke(app, [*given, "--runner", kind])
+        assert isinstance(result.exception, EnrolmentError)  # nobody is there
+        told[kind] = result.output
+    assert (
+        "--memory-mb and --cpus hold under systemd only; here, by process, the node takes what it needs"
+        in (told["process"])
+    )
+    assert "hold under systemd" not in told["systemd"]
 
 
 def test_leaving_where_nothing_joined_says_so(tmp_path: Path) -> None:
@@ -124,6 +140,37 @@ def test_devices_are_listed_and_invited_from_the_servers_folder(tmp_path: Path) 
     assert str(2**64 - 1) in call("devices", "list", "--state", str(tmp_path))
 
 
+def test_the_list_says_who_was_seen_when_while_somebody_serves(tmp_path: Path) -> None:
+    folder = ServerFolder.at(tmp_path)
+    book = EnrolmentBook(folder.book)
+    for node_id, key in enumerate(("here", "gone", "never"), 1):
+        book.admit(book.invite(), key, key)
+        book.joined(key, node_id)
+
+    def seen() -> dict[str, float | None]:
+        listed = json.loads(call("devices", "list", "--state", str(tmp_path), "--json"))
+        assert listed["serves"] is folder.in_use
+        return {device["name"]: device["seen_s_ago"] for device in listed["devices"]}
+
+    nobody = {"here": None, "gone": None, "never": None}
+    write_seen(folder, {"here": 1.0, "gone": 7200.0})
+    assert seen() == nobody
+    assert "who is online is not known: `flower-edge up` does not run" in call(
+        "devices", "list", "--state", str(tmp_path)
+    )
+    with folder.locked():
+        now = seen()
+        printed = call("devices", "list", "--state", str(tmp_path)).splitlines()
+        lines = {line.split()[0]: line.rstrip() for line in printed}
+        folder.remember("seen", {"at_s": time.time() - 3600.0, "ago_s": {"here": 1.0}})
+        assert seen() == nobody  # who serves has not said anything for an hour
+    assert now["never"] is None
+    assert 1.0 <= float(now["here"] or 0.0) < 60.0
+    assert lines["here"].endswith("online")
+    assert lines["gone"].endswith("2 h 00 min ago")
+    assert lines["never"].endswith("-")
+
+
 def test_a_device_is_removed_also_while_nobody_serves(tmp_path: Path) -> None:
     folder = ServerFolder.at(tmp_path)
     folder.authority()
@@ -163,6 +210,21 @@ def test_removing_a_device_waits_until_who_serves_has_told_flower(tmp_path: Path
     serving.join()
     assert not folder.in_use
     assert told == {"removed": "pi", "node_id": 7, "flower_told": True}
+
+
+def test_sudo_is_root_and_who_is_not_is_pointed_at_roots_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUDO_USER", "pi")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "mine"))
+    monkeypatch.setattr(device_folder, "_OF_ROOT", tmp_path / "flower-edge")
+    (tmp_path / "flower-edge").mkdir()
+    with monkeypatch.context() as root:
+        root.setattr(device_folder.os, "geteuid", lambda: 0)
+        assert device_folder.default_device_folder() == tmp_path / "flower-edge"
+        assert device_folder.or_was_it_root("leave") == ""
+    monkeypatch.setattr(device_folder.os, "geteuid", lambda: 1000)
+    assert device_folder.default_device_folder() == tmp_path / "mine" / "flower-edge"
+    with pytest.raises(ConfigError, match="or did root join\\? sudo flower-edge leave"):
+        call("leave")
 
 
 # --- the doctor ---

@@ -1,4 +1,4 @@
-"""`thin_client`: a terminal that trains in NumPy alone, for devices of 512 MB: logistic regression and perceptrons.
+"""`thin_client`: a terminal that trains in NumPy alone, for devices of 512 MB: perceptrons, logistic regression, SVMs.
 
     app = thin_client(lambda context: np.load("samples.npz").values())
 
@@ -21,7 +21,7 @@ from flwr.clientapp.typing import Mod
 from numpy.typing import NDArray
 
 from flower_edge.errors import ConfigError, DataError, ModelMismatch, ProtocolError
-from flower_edge.models.numpy_mlp import NumpyMLP, evaluate, train
+from flower_edge.models.numpy_mlp import LossName, NumpyMLP, evaluate, train
 from flower_edge.runtime.generators import derive_seed
 from flower_edge.runtime.node_state import NodeState
 from flower_edge.runtime.steps.messages import order_of, total_steps
@@ -37,7 +37,9 @@ from .steps import step_mod
 
 __all__ = ["Settings", "ThinModel", "mlp_of", "thin_client"]
 
-ThinModel = Literal["mlp", "logistic"]
+ThinModel = Literal["mlp", "logistic", "svm"]
+#: Those of one layer, and what each is called.
+_ONE_LAYER: Final = {"logistic": "logistic regression", "svm": "a linear support vector machine"}
 #: Samples float [samples, ...] and their classes int64 [samples].
 Data = Callable[[Context], Iterable[NDArray[Any]]]
 #: Name of the momentum between the slices of a task, in the node's memory.
@@ -110,7 +112,8 @@ def thin_client(
     Args:
         data: gives the samples, float [samples, ...], and their classes, whole numbers [samples]. It is called for
             every message: keep what is slow to load.
-        model: "mlp", any number of layers, or "logistic", exactly one. How large it is the server says.
+        model: "mlp", any number of layers; "logistic", exactly one; or "svm", exactly one with the hinge loss: a linear
+            support vector machine, `weight_decay` being 1 / (C samples). How large it is the server says.
         held_out: data to evaluate on; `None` evaluates on `data`.
         settings: of training; the train config goes before them.
         seed: of the order of the samples.
@@ -134,11 +137,11 @@ def thin_client(
     >>> sorted(reply.content["metrics"])
     ['accuracy', 'loss', 'num-examples']
     """
-    if model not in ("mlp", "logistic"):
-        raise ConfigError(f"thin_client(model={model!r}): expected 'mlp' or 'logistic'; others need torch")
+    if model != "mlp" and model not in _ONE_LAYER:
+        raise ConfigError(f"thin_client(model={model!r}): expected 'mlp', 'logistic' or 'svm'; others need torch")
     if seed < 0:
         raise ConfigError(f"thin_client(seed={seed}): use 0 or more")
-    own = settings or Settings()
+    own, loss = settings or Settings(), _loss_of(model)
     limits = [] if policy is None else [PolicyMod(policy, source)]
     # The policy stands before what it may keep from happening, the conditions behind it: there they time the training.
     app = ClientApp(mods=[*mods, *limits, step_mod, ConditionsMod(source, time_steps=time_steps)])
@@ -167,6 +170,7 @@ def thin_client(
             weight_decay=how.weight_decay,
             first_step=first,
             velocity=_kept(memory, given) if goes_on and how.momentum else None,
+            loss=loss,
         )
         if how.momentum and order is not None:
             memory.save(dict(done.velocity))
@@ -177,7 +181,7 @@ def thin_client(
     def evaluate_here(message: Message, context: Context) -> Message:
         _, given = _given(message, model)
         x, y = _samples(held_out or data, context)
-        found = evaluate(given, x, y, batch_size=256)
+        found = evaluate(given, x, y, batch_size=256, loss=loss)
         metrics = MetricRecord({"num-examples": found.examples, "loss": found.loss, "accuracy": found.accuracy})
         return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
@@ -189,7 +193,7 @@ def mlp_of(arrays: dict[str, NDArray[Any]], model: ThinModel = "mlp") -> NumpyML
 
     Args:
         arrays: `linear0.weight` [units out, units in], `linear0.bias` [units out], and so on, in any order.
-        model: "logistic" takes one layer only.
+        model: "logistic" and "svm" take one layer only.
 
     Raises:
         ModelMismatch: other names, shapes that do not follow from one another, or a number that is not finite.
@@ -205,9 +209,9 @@ def mlp_of(arrays: dict[str, NDArray[Any]], model: ThinModel = "mlp") -> NumpyML
             f"arrays {shown}; a thin client trains linear0.weight, linear0.bias, linear1.weight, ...: "
             "make the server's model with make_model('mlp', ...) or 'logistic'"
         )
-    if model == "logistic" and layers > 1:
+    if model in _ONE_LAYER and layers > 1:
         raise ModelMismatch(
-            f"a model of {layers} layers came, and this client is for logistic regression; "
+            f"a model of {layers} layers came, and this client is for {_ONE_LAYER[model]}; "
             "thin_client(..., model='mlp') takes any number of layers"
         )
     sizes = [np.shape(arrays["linear0.weight"])[-1] if np.ndim(arrays["linear0.weight"]) == 2 else 0]
@@ -227,6 +231,10 @@ def mlp_of(arrays: dict[str, NDArray[Any]], model: ThinModel = "mlp") -> NumpyML
     found = NumpyMLP(sizes)
     found.load(arrays)
     return found
+
+
+def _loss_of(model: ThinModel) -> LossName:
+    return "hinge" if model == "svm" else "cross-entropy"
 
 
 def _given(message: Message, model: ThinModel) -> tuple[str, NumpyMLP]:

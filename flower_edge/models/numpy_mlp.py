@@ -1,20 +1,24 @@
 """A multi-layer perceptron in NumPy alone: for devices without torch, and for tests that should not wait for it.
 
 ReLU between layers, softmax cross entropy at the end, SGD. Array names, initial distribution and update rule are
-those of the torch model "mlp", so the two can take each other's arrays; the numbers differ by rounding.
+those of the torch model "mlp", so the two can take each other's arrays; the numbers differ by rounding. With the hinge
+loss at the end and one layer it is a linear support vector machine: the rows of W[0] are its hyperplanes.
 
 Letters, [batch, units] unless said otherwise:
     a[l]      input of layer l, a[0] the samples
     z         scores of the last layer, [batch, classes]
     W[l]      weight of layer l, [units out, units in]
     delta     gradient of the mean loss by the scores of a layer
+
+Source of the hinge loss of several classes: Crammer, Singer, "On the algorithmic implementation of multiclass
+kernel-based vector machines", JMLR 2001.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +30,8 @@ from .results import EvalResult, TrainResult, mean_loss
 from .schedule import check_rates, make_schedule
 
 Array = NDArray[np.float32]
+#: What is made small: cross entropy after a softmax, or by how much another class comes within 1 of the right one.
+LossName = Literal["cross-entropy", "hinge"]
 
 
 class NumpyMLP:
@@ -80,22 +86,30 @@ class NumpyMLP:
         return self._forward(self._flat(x))[-1]
 
     def loss_and_gradients(
-        self, x: NDArray[Any], y: NDArray[np.int64], factors: NDArray[np.float32] | None = None
+        self,
+        x: NDArray[Any],
+        y: NDArray[np.int64],
+        factors: NDArray[np.float32] | None = None,
+        loss: LossName = "cross-entropy",
     ) -> tuple[float, dict[str, Array]]:
-        """Mean cross entropy of one batch in nats, and its derivative by every parameter.
+        """Mean loss of one batch, and its derivative by every parameter.
 
         Args:
             x: float [samples, ...].
             y: int64 [samples].
-            factors: float32 [classes], what scores are multiplied by before the softmax: `class_factors`.
+            factors: float32 [classes], what scores are multiplied by before the loss: `class_factors`.
+            loss: cross entropy in nats, or the hinge loss. Where that has a kink, one of its subgradients is given.
+
+        >>> model = NumpyMLP([2, 2])
+        >>> model.load({"linear0.weight": np.eye(2), "linear0.bias": np.zeros(2)})
+        >>> loss, gradients = model.loss_and_gradients(np.array([[0.25, 0.0]]), np.array([0]), loss="hinge")
+        >>> loss, gradients["linear0.bias"].tolist()
+        (0.75, [-1.0, 1.0])
         """
         with np.errstate(over="ignore", invalid="ignore"):  # a diverging run ends in nan, as in torch
             a = self._forward(self._flat(x))
             z = a.pop()
-            log_p = _log_softmax(z if factors is None else z * factors)
-            rows = np.arange(len(y))
-            delta = np.exp(log_p)
-            delta[rows, y] -= 1
+            each, delta = _LOSSES[loss](z if factors is None else z * factors, y)
             if factors is not None:
                 delta *= factors
             delta /= np.float32(len(y))
@@ -105,7 +119,7 @@ class NumpyMLP:
                 gradients[f"linear{layer}.bias"] = delta.sum(axis=0)
                 if layer:
                     delta = (delta @ self._arrays[f"linear{layer}.weight"]) * (a[layer] > 0)
-            return float(-log_p[rows, y].mean()), gradients
+            return float(each.mean()), gradients
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: array.shape for name, array in self._arrays.items()}
@@ -141,6 +155,31 @@ def _log_softmax(z: Array) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
+def _cross_entropy(z: Array, y: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Loss of each sample, and its derivative by the scores."""
+    log_p, rows = _log_softmax(z), np.arange(len(y))
+    delta = np.exp(log_p)
+    delta[rows, y] -= 1
+    return -log_p[rows, y], delta
+
+
+def _hinge(z: Array, y: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Loss of each sample, and a subgradient of it by the scores: only who is within the margin pulls."""
+    rows = np.arange(len(y))
+    margin = z - z[rows, y][:, None] + np.float32(1)
+    margin[rows, y] = 0
+    rival = margin.argmax(axis=1)
+    each = margin[rows, rival]
+    pulls = (each > 0).astype(np.float32)
+    delta = np.zeros_like(z)
+    delta[rows, rival] += pulls
+    delta[rows, y] -= pulls
+    return each, delta
+
+
+_LOSSES = {"cross-entropy": _cross_entropy, "hinge": _hinge}
+
+
 def train(
     model: NumpyMLP,
     x: NDArray[Any],
@@ -159,9 +198,17 @@ def train(
     classes: Sequence[int] | NDArray[np.integer[Any]] | None = None,
     others: float = 0.0,
     weight_decay: float = 0.0,
+    loss: LossName = "cross-entropy",
 ) -> TrainResult:
-    """Train a `NumpyMLP` in place; arguments, law and errors as `train_torch.train`, for y of [samples]."""
+    """Train a `NumpyMLP` in place; arguments, law and errors as `train_torch.train`, for y of [samples].
+
+    With `loss="hinge"` and one layer, `weight_decay` is what a support vector machine calls 1 / (C samples).
+
+    Raises:
+        ConfigError: another loss, too.
+    """
     check_rates(lr, momentum, proximal, weight_decay)
+    _check_loss(loss)
     _check_targets(model, y)
     schedule = make_schedule(x, y, steps=steps, epochs=epochs, batch_size=batch_size, seed=seed, first_step=first_step)
     shapes = model._shapes()
@@ -176,7 +223,7 @@ def train(
 
     losses, sizes = [], []
     for _, batch in schedule:
-        loss, gradients = model.loss_and_gradients(x[batch], y[batch], factors)
+        mean, gradients = model.loss_and_gradients(x[batch], y[batch], factors, loss)
         if proximal:
             for name in gradients:
                 gradients[name] = gradients[name] + np.float32(proximal) * (model._arrays[name] - fixed[name])
@@ -184,26 +231,39 @@ def train(
             for name in gradients:
                 gradients[name] = gradients[name] + np.float32(weight_decay) * model._arrays[name]
         model._step(gradients, v, lr, momentum)
-        losses.append(loss)
+        losses.append(mean)
         sizes.append(len(batch))
     return TrainResult(mean_loss(losses, sizes) if losses else 0.0, len(losses), sum(sizes), v)
 
 
-def evaluate(model: NumpyMLP, x: NDArray[Any], y: NDArray[np.int64], *, batch_size: int = 1024) -> EvalResult:
+def evaluate(
+    model: NumpyMLP,
+    x: NDArray[Any],
+    y: NDArray[np.int64],
+    *,
+    batch_size: int = 1024,
+    loss: LossName = "cross-entropy",
+) -> EvalResult:
     """Mean loss and accuracy of a `NumpyMLP`; as `train_torch.evaluate`, for y of [samples]."""
+    _check_loss(loss)
     if len(x) != len(y) or not len(x):
         raise DataError(f"{len(x)} samples and {len(y)} targets; give one or more of each")
     if batch_size < 1:
         raise ConfigError(f"batch_size = {batch_size}; use 1 or more")
     _check_targets(model, y)
-    loss, right = 0.0, 0
+    total, right = 0.0, 0
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, len(x), batch_size):
             some = y[start : start + batch_size]
             z = model.scores(x[start : start + batch_size])
-            loss -= float(_log_softmax(z)[np.arange(len(some)), some].sum(dtype=np.float64))
+            total += float(_LOSSES[loss](z, some)[0].sum(dtype=np.float64))
             right += int((z.argmax(axis=1) == some).sum())
-    return EvalResult(loss / len(y), right / len(y), len(x))
+    return EvalResult(total / len(y), right / len(y), len(x))
+
+
+def _check_loss(loss: str) -> None:
+    if loss not in _LOSSES:
+        raise ConfigError(f"loss = {loss!r}: expected one of {', '.join(_LOSSES)}")
 
 
 def _check_targets(model: NumpyMLP, y: NDArray[Any]) -> None:

@@ -273,7 +273,7 @@ def test_arrays_that_are_no_such_model_are_refused_with_the_reason(
 
 
 def test_arguments_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ConfigError, match="expected 'mlp' or 'logistic'"):
+    with pytest.raises(ConfigError, match="expected 'mlp', 'logistic' or 'svm'"):
         thin_client(own, model="lenet5")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="seed=-1"):
         thin_client(own, seed=-1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .condition_policy import ConditionPolicy
     from .conditions import ConditionsMod, answer_conditions, conditions_mod
     from .edge import edge_app
-    from .gossip import gossip_mod
+    from .gossip import gossip_mod, own_model
     from .gradients import gradient_mod
     from .log_lines import logging_mod
     from .measure import measure_conditions
@@ -56,6 +56,7 @@ __all__ = [
     "held_sets",
     "logging_mod",
     "measure_conditions",
+    "own_model",
     "period_mod",
     "pieces_client",
     "request",
@@ -89,7 +90,7 @@ _MODULES = {
         "conditions_mod",
     ),
     "edge": ("edge_app",),
-    "gossip": ("gossip_mod",),
+    "gossip": ("gossip_mod", "own_model"),
     "gradients": ("gradient_mod",),
     "log_lines": ("logging_mod",),
     "measure": ("measure_conditions",),

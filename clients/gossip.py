@@ -43,7 +43,7 @@ from .gossip_mixture import Mixture
 from .gossip_packets import Correspondence, lossy, mailboxes, mixing
 from .gossip_row import OwnRow
 
-__all__ = ["gossip_mod"]
+__all__ = ["gossip_mod", "own_model"]
 
 log = getLogger(__name__)
 
@@ -70,6 +70,24 @@ def gossip_mod(message: Message, context: Context, call_next: ClientAppCallable)
     if message.metadata.message_type.partition(".")[0] == "train":
         return _train(order, message, context, call_next)
     return _evaluate(order, message, context, call_next)
+
+
+def own_model(context: Context) -> Arrays | None:
+    """The model that this worker holds itself: as it trained it last, or as the workers agreed on it at the end.
+
+    To be used where it is, from any function of the ClientApp: in answer to a query, say, to write it to a file of the
+    device. After `Gossip(final="local")` it is what a worker's training has come to.
+
+    Returns:
+        Arrays by name, the caller's own; None before the first round, and where the node's memory was lost.
+
+    Source: [1] ¶43, local models that are used directly.
+
+    >>> own_model(Context(run_id=1, node_id=7, node_config={}, state=RecordDict(), run_config={})) is None
+    True
+    """
+    saved = _remembered(NodeState(context, STATE))
+    return {name: array.copy() for name, array in saved["arrays"].items()} if saved else None
 
 
 def _train(order: Order, message: Message, context: Context, call_next: ClientAppCallable) -> Message:

@@ -86,9 +86,11 @@ class Gossip(Strategy):
             by default the bytes that are really posted.
         dataset: what a worker is given to train on, by number: arrays that its train function finds in
             `message.content["data"]`. By default it has data of its own.
-        final: the model a run ends with: `server` (the mean the server forms), `averaging` (workers average among
-            themselves until they agree to `averaged_to`), or `local` (each keeps its own; the result is their mean).
-            This and the next act where `Gossip` is started itself; the end of a cell's run is the centre's affair.
+        final: the model a run ends with: `server` (the mean the server forms of the last round's models), `averaging`
+            (workers average among themselves until they agree to `averaged_to`), or `local` (each keeps and uses its
+            own, see `flower_edge.clients.own_model`; for the end's sake no model travels, and the result is the last
+            mean there was). This and the next act where `Gossip` is started itself; the end of a cell's run is the
+            centre's affair.
         converged_below: stop when no worker's model is further than this from a neighbour's (mean squared difference
             per parameter).
         evaluate: `own` lets every worker evaluate its own model, `mean` the mean model.
@@ -314,7 +316,7 @@ class Gossip(Strategy):
     def _packets_return(self, server_round: int) -> bool:
         if self.mailbox == "relay" or self.averaging is not None or isinstance(self.codec, Delta):
             return True
-        return server_round % self.mean_every == 0
+        return server_round % self.mean_every == 0 or (self.final == "server" and server_round == self._last)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -344,6 +346,7 @@ class Gossip(Strategy):
             **noted,
             **(group.traffic() if self.mailbox == "relay" else {}),
         }
+        self._progress.mean_is_new = mean.count > 0
         if not mean.count:
             return None, MetricRecord(metrics)
         record = mean.record()
@@ -406,6 +409,8 @@ class Gossip(Strategy):
         """Why the models count as converged, or None."""
         if self.converged_below is None or not self.distance < self.converged_below:
             return None
+        if self.final == "server" and not self._progress.mean_is_new:
+            return None  # the next round with a mean is the end: what the run gives is what the models have come to
         return f"no worker's model is further than {self.distance:.3g} from a neighbour's, {self.converged_below:g} do"
 
     def events(self) -> list[Event]:

@@ -36,12 +36,14 @@ class Progress:
         handed_out: numbers of the workers that hold the data set they were given.
         distance: largest mean squared difference between neighbours' models in the last round; NaN before any.
         untold: events that nobody has taken yet.
+        mean_is_new: whether the last round ended with a mean of its own models; models need not pass the server.
     """
 
     given: str = ""
     handed_out: set[int] = field(default_factory=set)
     distance: float = math.nan
     untold: list[Event] = field(default_factory=list)
+    mean_is_new: bool = True
 
     def note(self, group: Group, came: Replies, time_s: float | None) -> dict[str, float]:
         """Who has a model and its data now, who has lost them, whose reply was refused.
@@ -115,9 +117,19 @@ class Progress:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint; events are in the run folder by then."""
-        return {"given": self.given, "handed_out": sorted(self.handed_out), "distance": self.distance}
+        return {
+            "given": self.given,
+            "handed_out": sorted(self.handed_out),
+            "distance": self.distance,
+            "mean_is_new": self.mean_is_new,
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Progress:
         """Inverse of `state_dict`."""
-        return cls(str(state["given"]), {int(number) for number in state["handed_out"]}, float(state["distance"]))
+        return cls(
+            str(state["given"]),
+            {int(number) for number in state["handed_out"]},
+            float(state["distance"]),
+            mean_is_new=bool(state.get("mean_is_new", True)),
+        )

@@ -101,6 +101,7 @@ PUBLIC = {
         "held_sets",
         "logging_mod",
         "measure_conditions",
+        "own_model",
         "period_mod",
         "pieces_client",
         "request",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
+from named_in_tests import named_by_test, named_in_file
 from source_tree import ROOT
 
 #: Claims in force of the three documents that have claims; those left out were cancelled in print.
@@ -18,6 +19,8 @@ CLAIMS = {
     "[2]": {*range(1, 21)},
     "[4]": {*range(1, 19)},
 }
+#: How many paragraphs each of them has, from 1 on; of [4] those of its description.
+PARAGRAPHS = {"[1]": 124, "[2]": 64, "[4]": 82}
 SOURCES = {"[1]", "[2]", "[3]", "[4]", "[5]"}
 
 
@@ -73,6 +76,19 @@ def test_every_claim_has_a_row(document: str) -> None:
     assert {number for text in told for number in numbers(text)} == CLAIMS[document]
 
 
+@pytest.mark.parametrize("document", sorted(PARAGRAPHS))
+def test_every_paragraph_has_a_row_or_is_said_to_need_none(document: str) -> None:
+    def told(cells: list[str]) -> set[int]:
+        texts = [text for cell in cells for text in re.findall(r"¶([\d, -]+)", cell)]
+        return {number for text in texts for number in numbers(text)}
+
+    text = (ROOT / "docs/sources.md").read_text()
+    without = told(re.findall(rf"^\| {re.escape(document)} \| (¶[\d, -]+) \|", text, re.MULTILINE))
+    rows = told([row[0] for row in ROWS if row[0].startswith(document)])
+    assert rows | without == {*range(1, PARAGRAPHS[document] + 1)}
+    assert not rows & without
+
+
 def test_every_function_can_be_imported_and_takes_the_argument_that_is_named() -> None:
     for _, what, functions, _, _ in ROWS:
         named = re.findall(r"`([\w.]+)(?:\((\w+)=…\))?`", functions)
@@ -84,11 +100,30 @@ def test_every_function_can_be_imported_and_takes_the_argument_that_is_named() -
                 assert argument in inspect.signature(value).parameters, f"{path}({argument}=…)"
 
 
+def files_and_tests(cell: str) -> list[tuple[str, str]]:
+    """File and function of each test of a row."""
+    assert re.fullmatch(r"`test_\w+::\w+`(, `test_\w+::\w+`)*", cell), cell
+    return [(file, f"test_{name}") for file, name in re.findall(r"`(test_\w+)::(\w+)`", cell)]
+
+
 def test_every_test_is_there() -> None:
-    for _, what, _, test, _ in ROWS:
-        match = re.fullmatch(r"`(test_\w+)::(\w+)`", test)
-        assert match, what
-        assert f"test_{match[2]}" in names_in(match[1]), test
+    for _, _, _, tests, _ in ROWS:
+        for file, name in files_and_tests(tests):
+            assert name in names_in(file), f"{file}::{name}"
+
+
+def test_every_function_is_used_by_a_test_of_its_row() -> None:
+    """By the test itself, by what it uses of the tests' files, or by the scenario that a scenario's test runs."""
+    for _, what, functions, tests, shown in ROWS:
+        used: set[str] = set()
+        for file, name in files_and_tests(tests):
+            used |= named_by_test(file, name)
+            scenario = re.search(r"\.\./(scenarios/\w+)/", shown)
+            if scenario and (ROOT / f"tests/scenarios/{file}.py").is_file():
+                used |= {word for code in (ROOT / scenario[1]).rglob("*.py") for word in named_in_file(code)}
+        for path_, argument in re.findall(r"`([\w.]+)(?:\((\w+)=…\))?`", functions):
+            assert path_.rpartition(".")[2] in used, f"{what}: no test of this row uses {path_}"
+            assert not argument or argument in used, f"{what}: no test of this row gives {path_}({argument}=…)"
 
 
 def test_what_shows_it_is_there() -> None:

@@ -109,6 +109,8 @@ def test_two_devices_join_train_through_the_filter_and_one_leaves_and_is_refused
         assert not (tmp_path / "one").exists()
         listed = json.loads(up.call("devices", "list", "--state", str(tmp_path / "server"), "--json").stdout)
         assert [device["name"] for device in listed["devices"]] == ["two"]
+        assert listed["serves"] is True
+        assert listed["devices"][0]["seen_s_ago"] < 90.0
 
         thief = tmp_path / "old"
         thief.mkdir()
@@ -128,6 +130,13 @@ def test_two_devices_join_train_through_the_filter_and_one_leaves_and_is_refused
         assert (numbers(up)["devices.removed"], numbers(up)["devices_removed_total"]) == (2.0, 2.0)
         revoked = RevokedPeers(tmp_path / "server" / "revoked.json")
         wait(lambda: set(revoked.now()) == set(map(fingerprint, certificates.values())), 60.0, up.logs)
+        # The device that was taken out finds out by itself, and comes back as another one.
+        log = tmp_path / "two" / "node.log"
+        wait(lambda: "The node is tried again in 60 minutes" in log.read_text(), 120.0, up.logs)
+        assert "two was removed from this server. This device is not taken there any more" in log.read_text()
+        left = up.call("leave", "--state", str(tmp_path / "two"), "--json")
+        assert json.loads(left.stdout)["still"] == "", left.stderr
+        assert not (tmp_path / "two").exists()
         assert up.stop() == 0
         assert left_behind(up) == set()
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .launching.launcher import LaunchResult, launch
     from .local_grid import LocalGrid
     from .narrowed_grid import NarrowedGrid
+    from .node_count import expected_nodes
     from .node_state import ImportedFrom, NodeState
     from .queries import ask_nodes, conditions_of, without_conditions
     from .short_polling import ShortPolling
@@ -65,6 +66,7 @@ __all__ = [
     "conditions_of",
     "draw_devices",
     "draw_links",
+    "expected_nodes",
     "launch",
     "server_worker",
     "without_conditions",
@@ -80,6 +82,7 @@ _MODULES = {
     "clock.load_model": ("LoadModel",),
     "local_grid": ("LocalGrid",),
     "narrowed_grid": ("NarrowedGrid",),
+    "node_count": ("expected_nodes",),
     "node_state": ("ImportedFrom", "NodeState"),
     "queries": ("ask_nodes", "conditions_of", "without_conditions"),
     "short_polling": ("ShortPolling",),

@@ -151,6 +151,7 @@ PUBLIC = {
         "conditions_of",
         "draw_devices",
         "draw_links",
+        "expected_nodes",
         "launch",
         "server_worker",
         "without_conditions",

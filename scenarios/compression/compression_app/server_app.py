@@ -14,9 +14,8 @@ from compression_app import pictures, task
 from flower_edge.codecs.named import make_codec
 from flower_edge.config import read_config
 from flower_edge.data import plot_partition
-from flower_edge.errors import ConfigError
 from flower_edge.models import evaluate, get_arrays, set_arrays
-from flower_edge.runtime import GridProxy
+from flower_edge.runtime import GridProxy, expected_nodes
 from flower_edge.store import RunFolder
 from flower_edge.strategies import Compressed, Layered, Metered
 from flower_edge.wire import arrays_of, record_of
@@ -32,7 +31,7 @@ def main(grid: Grid, context: Context) -> None:
     config = read_config(keys.Compression, context.run_config)
     for layer in [_layer(config), *(_layer(config, up) for up in config.beside)]:
         log.info("%r", layer)  # a codec that is none is refused before anything is sent
-    rates_bps, terminals = config.links.rates_bps, _expected_terminals(grid)
+    rates_bps, terminals = config.links.rates_bps, expected_nodes(grid)
     with RunFolder.create("compression", config=config.model_dump(by_alias=True), seed=config.seed) as run:
         earlier = os.environ.get("FLOWER_EDGE_RESUME")
         if earlier:
@@ -103,15 +102,3 @@ def _summary(run: RunFolder, rounds: int) -> dict[str, float]:
         "rounds": float(rounds),
         **{name: float(traffic[key]) for name, key in names.items()},
     }
-
-
-def _expected_terminals(grid: Grid) -> int:
-    """How many terminals there will be. In simulation the nodes register one by one; each knows the number of all."""
-    with GridProxy(grid, expected_nodes=1) as first:
-        told = first.properties(next(iter(first.get_node_ids())))
-        if "num-partitions" not in told:
-            raise ConfigError(
-                "a node does not say how many terminals there are; start it with num-partitions in its node config: "
-                "flower-supernode --node-config 'partition-id=0 num-partitions=8'"
-            )
-        return int(told["num-partitions"])

@@ -17,7 +17,7 @@ from flower_edge.config import read_config
 from flower_edge.errors import ConfigError
 from flower_edge.models import get_arrays
 from flower_edge.rewards.credits import MICRO_PER_CREDIT
-from flower_edge.runtime import GridProxy
+from flower_edge.runtime import GridProxy, expected_nodes
 from flower_edge.store import RunFolder
 from flower_edge.store.reward_book import RewardBook
 from flower_edge.strategies import Coverage
@@ -35,7 +35,7 @@ BOOK, NAME = "rewards.sqlite", "everything"
 def main(grid: Grid, context: Context) -> None:
     """Train, draw what happened, and leave a run folder behind."""
     config = read_config(Everything, context.run_config)
-    terminals = _expected_terminals(grid)
+    terminals = expected_nodes(grid)
     if strange := [terminal for terminal in sorted(config.faults.noisy) if terminal >= terminals]:
         raise ConfigError(f"faults.noise names terminal {strange[0]}; terminals go from 0 to {terminals - 1}")
     with RunFolder.create(NAME, config=config.model_dump(by_alias=True), seed=config.seed) as run:
@@ -87,15 +87,3 @@ def _summary(run: RunFolder, paid: dict[str, float], virtual_s: float) -> dict[s
         "credits paid": sum(paid.values()),
         "centre's round trip ratio": float(traffic[-1]["total_round_trip_ratio"]),
     }
-
-
-def _expected_terminals(grid: Grid) -> int:
-    """How many terminals there will be. In simulation the nodes register one by one; each knows the number of all."""
-    with GridProxy(grid, expected_nodes=1) as first:
-        told = first.properties(next(iter(first.get_node_ids())))
-        if "num-partitions" not in told:
-            raise ConfigError(
-                "a node does not say how many terminals there are; start it with num-partitions in its node config: "
-                "flower-supernode --node-config 'partition-id=0 num-partitions=18'"
-            )
-        return int(told["num-partitions"])

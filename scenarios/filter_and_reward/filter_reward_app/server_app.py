@@ -16,11 +16,10 @@ from filter_reward_app.accounts import Account, Refused
 from filter_reward_app.config import FilterAndReward, RunName
 from flower_edge.config import read_config
 from flower_edge.data import plot_partition
-from flower_edge.errors import ConfigError
 from flower_edge.models import get_arrays
 from flower_edge.rewards.credits import MICRO_PER_CREDIT
 from flower_edge.rewards.tariff import Tariff
-from flower_edge.runtime import GridProxy
+from flower_edge.runtime import GridProxy, expected_nodes
 from flower_edge.store import RunFolder
 from flower_edge.store.reward_book import RewardBook
 from flower_edge.wire import arrays_of, record_of
@@ -37,7 +36,7 @@ BOOK, NAME = "rewards.sqlite", "filter-and-reward"
 def main(grid: Grid, context: Context) -> None:
     """Train, compare, pay, draw, and leave a run folder behind."""
     config = read_config(FilterAndReward, context.run_config)
-    terminals = _expected_terminals(grid)
+    terminals = expected_nodes(grid)
     config.check(terminals)
     beside, tariff = config.beside, _tariff(config)
     with RunFolder.create(NAME, config=config.model_dump(by_alias=True), seed=config.seed) as run:
@@ -164,15 +163,3 @@ def _tell(config: FilterAndReward, accuracy: Mapping[str, Sequence[float]], summ
         summary["rank correlation, all credits"],
         summary["rank correlation, the centre's"],
     )
-
-
-def _expected_terminals(grid: Grid) -> int:
-    """How many terminals there will be. In simulation the nodes register one by one; each knows the number of all."""
-    with GridProxy(grid, expected_nodes=1) as first:
-        told = first.properties(next(iter(first.get_node_ids())))
-        if "num-partitions" not in told:
-            raise ConfigError(
-                "a node does not say how many terminals there are; start it with num-partitions in its node config: "
-                "flower-supernode --node-config 'partition-id=0 num-partitions=20'"
-            )
-        return int(told["num-partitions"])

@@ -11,9 +11,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from flower_edge.config import read_config
 from flower_edge.data import plot_partition
-from flower_edge.errors import ConfigError
 from flower_edge.models import Model, evaluate, get_arrays, set_arrays
-from flower_edge.runtime import GridProxy
+from flower_edge.runtime import GridProxy, expected_nodes
 from flower_edge.store import RunFolder
 from flower_edge.strategies import Layered, Metered
 from flower_edge.wire import arrays_of, record_of
@@ -32,7 +31,7 @@ def main(grid: Grid, context: Context) -> None:
     config = read_config(FringeRun, context.run_config)
     config.check()
     serving.settings_of(config)  # goals that are none are refused before anything is trained
-    terminals = _expected_terminals(grid)
+    terminals = expected_nodes(grid)
     with RunFolder.create("fringe", config=config.model_dump(by_alias=True), seed=config.seed) as run:
         earlier = os.environ.get("FLOWER_EDGE_RESUME")
         if earlier:
@@ -97,15 +96,3 @@ def _summary(config: FringeRun, served: Served, trained: float) -> dict[str, flo
         **{f"p50 {phase.name}, ms": 1e3 * served.p50_s(phase) for phase in served.phases},
     }
     return {name: float(value) for name, value in found.items() if value is not None}
-
-
-def _expected_terminals(grid: Grid) -> int:
-    """How many terminals there will be. In simulation the nodes register one by one; each knows the number of all."""
-    with GridProxy(grid, expected_nodes=1) as first:
-        told = first.properties(next(iter(first.get_node_ids())))
-        if "num-partitions" not in told:
-            raise ConfigError(
-                "a node does not say how many terminals there are; start it with num-partitions in its node config: "
-                "flower-supernode --node-config 'partition-id=0 num-partitions=4'"
-            )
-        return int(told["num-partitions"])

@@ -13,9 +13,8 @@ from flwr.serverapp.strategy import Result
 from flower_edge.config import read_config
 from flower_edge.control.named import find, make_controller, pruning_below
 from flower_edge.data import plot_partition
-from flower_edge.errors import ConfigError
 from flower_edge.models import get_arrays
-from flower_edge.runtime import GridProxy
+from flower_edge.runtime import GridProxy, expected_nodes
 from flower_edge.runtime.clock.round_clock import RoundClock
 from flower_edge.runtime.joined_grid import JoinedGrid, server_worker
 from flower_edge.store import RunFolder
@@ -38,7 +37,7 @@ def main(grid: Grid, context: Context) -> None:
     config = read_config(keys.Gossip, context.run_config)
     for name in config.named:
         find(name)  # before anything is sent
-    others = _expected_nodes(grid)
+    others = expected_nodes(grid)
     nodes = others + config.server_is_worker
     with RunFolder.create("gossip", config=config.model_dump(by_alias=True), seed=config.seed) as run:
         earlier = os.environ.get("FLOWER_EDGE_RESUME")
@@ -116,15 +115,3 @@ def _summary(result: Result, virtual_s: float) -> dict[str, float]:
         "links": end["links"],
     }
     return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
-
-
-def _expected_nodes(grid: Grid) -> int:
-    """How many nodes there will be. In simulation they register one by one; each knows the number of all."""
-    with GridProxy(grid, expected_nodes=1) as first:
-        told = first.properties(next(iter(first.get_node_ids())))
-        if "num-partitions" not in told:
-            raise ConfigError(
-                "a node does not say how many there are; start it with num-partitions in its node config: "
-                "flower-supernode --node-config 'partition-id=0 num-partitions=15'"
-            )
-        return int(told["num-partitions"])

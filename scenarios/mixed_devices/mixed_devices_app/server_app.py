@@ -11,9 +11,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from flower_edge.config import read_config
 from flower_edge.data import plot_partition
-from flower_edge.errors import ConfigError
 from flower_edge.models import evaluate, get_arrays, set_arrays
-from flower_edge.runtime import GridProxy
+from flower_edge.runtime import GridProxy, expected_nodes
 from flower_edge.store import RunFolder
 from flower_edge.submodels.mlp import narrow_mlp
 from flower_edge.wire import arrays_of, record_of
@@ -31,7 +30,7 @@ log = getLogger("flwr.mixed_devices")
 def main(grid: Grid, context: Context) -> None:
     """Train, compare, draw, and leave a run folder behind."""
     config = read_config(MixedDevices, context.run_config)
-    terminals = _expected_terminals(grid)
+    terminals = expected_nodes(grid)
     config.check(terminals)
     with RunFolder.create("mixed-devices", config=config.model_dump(by_alias=True), seed=config.seed) as run:
         earlier = os.environ.get("FLOWER_EDGE_RESUME")
@@ -155,15 +154,3 @@ def _tell(accuracy: Mapping[str, Sequence[float]], summary: Mapping[str, float])
         summary["longest round of the street, s"],
         summary["longest with the whole model, s"],
     )
-
-
-def _expected_terminals(grid: Grid) -> int:
-    """How many terminals there will be. In simulation the nodes register one by one; each knows the number of all."""
-    with GridProxy(grid, expected_nodes=1) as first:
-        told = first.properties(next(iter(first.get_node_ids())))
-        if "num-partitions" not in told:
-            raise ConfigError(
-                "a node does not say how many terminals there are; start it with num-partitions in its node config: "
-                "flower-supernode --node-config 'partition-id=0 num-partitions=14'"
-            )
-        return int(told["num-partitions"])

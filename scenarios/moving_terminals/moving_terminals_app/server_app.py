@@ -12,10 +12,9 @@ from flwr.serverapp.strategy import FedAvg
 
 from flower_edge.config import read_config
 from flower_edge.data import plot_partition
-from flower_edge.errors import ConfigError
 from flower_edge.models import evaluate, get_arrays, set_arrays
 from flower_edge.rules import Rule
-from flower_edge.runtime import GridProxy, SteppedGrid, VirtualClock, draw_devices, draw_links
+from flower_edge.runtime import GridProxy, SteppedGrid, VirtualClock, draw_devices, draw_links, expected_nodes
 from flower_edge.selection import Oort, Pipeline, RandomScore
 from flower_edge.store import RunFolder
 from flower_edge.strategies import Hierarchical, Layered, Metered
@@ -39,7 +38,7 @@ log = getLogger("flwr.moving_terminals")
 def main(grid: Grid, context: Context) -> None:
     """Train, draw what happened, and leave a run folder behind."""
     config = read_config(MovingTerminals, context.run_config)
-    terminals = _expected_terminals(grid)
+    terminals = expected_nodes(grid)
     with RunFolder.create("moving-terminals", config=config.model_dump(by_alias=True), seed=config.seed) as run:
         earlier = os.environ.get("FLOWER_EDGE_RESUME")
         if earlier:
@@ -138,18 +137,6 @@ def _strategy(config: MovingTerminals, coverage: Coverage, clock: VirtualClock) 
     if limits == Limits():
         return Layered(hierarchical, Metered())
     return Layered(hierarchical, StopWhen(limits, now=lambda: clock.now_s), Metered())
-
-
-def _expected_terminals(grid: Grid) -> int:
-    """How many terminals there will be. In simulation the nodes register one by one; each knows the number of all."""
-    with GridProxy(grid, expected_nodes=1) as first:
-        told = first.properties(next(iter(first.get_node_ids())))
-        if "num-partitions" not in told:
-            raise ConfigError(
-                "a node does not say how many terminals there are; start it with num-partitions in its node config: "
-                "flower-supernode --node-config 'partition-id=0 num-partitions=50'"
-            )
-        return int(told["num-partitions"])
 
 
 def _evaluate(config: MovingTerminals, arrays: ArrayRecord) -> MetricRecord:

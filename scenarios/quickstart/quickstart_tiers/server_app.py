@@ -10,9 +10,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from flower_edge.config import read_config
 from flower_edge.data import plot_partition
-from flower_edge.errors import ConfigError
 from flower_edge.models import evaluate, get_arrays, set_arrays
-from flower_edge.runtime import GridProxy, VirtualClock, draw_devices, draw_links
+from flower_edge.runtime import GridProxy, VirtualClock, draw_devices, draw_links, expected_nodes
 from flower_edge.store import RunFolder
 from flower_edge.strategies import Hierarchical, Layered, Metered, blocks
 from flower_edge.units import mbps_to_bps, ms_to_s
@@ -27,7 +26,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Train, and leave a run folder behind."""
     config = read_config(Quickstart, context.run_config)
-    terminals = _expected_terminals(grid)
+    terminals = expected_nodes(grid)
     with RunFolder.create("quickstart", config=config.model_dump(by_alias=True), seed=config.seed) as run:
         earlier = os.environ.get("FLOWER_EDGE_RESUME")
         if earlier:
@@ -76,18 +75,6 @@ def main(grid: Grid, context: Context) -> None:
                 "virtual_s": clock.now_s,
             }
         )
-
-
-def _expected_terminals(grid: Grid) -> int:
-    """How many terminals there will be. In simulation the nodes register one by one; each knows the number of all."""
-    with GridProxy(grid, expected_nodes=1) as first:
-        told = first.properties(next(iter(first.get_node_ids())))
-        if "num-partitions" not in told:
-            raise ConfigError(
-                "a node does not say how many terminals there are; start it with num-partitions in its node config: "
-                "flower-supernode --node-config 'partition-id=0 num-partitions=12'"
-            )
-        return int(told["num-partitions"])
 
 
 def _evaluate(config: Quickstart, arrays: ArrayRecord) -> MetricRecord:

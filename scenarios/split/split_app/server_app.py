@@ -11,9 +11,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from flower_edge.config import read_config
 from flower_edge.data import plot_partition
-from flower_edge.errors import ConfigError
 from flower_edge.models import evaluate, get_arrays, set_arrays
-from flower_edge.runtime import GridProxy
+from flower_edge.runtime import GridProxy, expected_nodes
 from flower_edge.store import RunFolder
 from flower_edge.strategies import Layered, Metered, Split
 from flower_edge.wire import arrays_of, record_of
@@ -29,7 +28,7 @@ log = getLogger("flwr.split")
 def main(grid: Grid, context: Context) -> None:
     """Train, compare, draw, and leave a run folder behind."""
     config = read_config(keys.Split, context.run_config)
-    devices = _expected_devices(grid)
+    devices = expected_nodes(grid)
     config.check(devices)
     strategies = {name: _strategy(config, name) for name in (config.planner, *config.beside)}
     with RunFolder.create("split", config=config.model_dump(by_alias=True), seed=config.seed) as run:
@@ -124,15 +123,3 @@ def _summary(config: keys.Split, told: dict[str, pictures.Told]) -> dict[str, fl
             found[f"times {name}'s clock"] = own.clock_s[-1] / one.clock_s[-1]
             found[f"{name}'s spread over it"] = one.spread_s.mean() / own.spread_s.mean()
     return {name: float(value) for name, value in found.items()}
-
-
-def _expected_devices(grid: Grid) -> int:
-    """How many devices there will be. In simulation the nodes register one by one; each knows the number of all."""
-    with GridProxy(grid, expected_nodes=1) as first:
-        told = first.properties(next(iter(first.get_node_ids())))
-        if "num-partitions" not in told:
-            raise ConfigError(
-                "a node does not say how many devices there are; start it with num-partitions in its node config: "
-                "flower-supernode --node-config 'partition-id=0 num-partitions=4'"
-            )
-        return int(told["num-partitions"])

@@ -30,7 +30,7 @@ from flower_edge.wire import check_model, model_spec, records_from_tree
 from ..hierarchy.cell_tier import CellTier
 from ..hierarchy.cells import Cells
 from ..hierarchy.cloud_rounds import EDGE_SHARE_OF_TIMEOUT
-from ..hierarchy.edge_replies import counts_of, events_of, metrics_of, read_reply, row_of, traffic_of
+from ..hierarchy.edge_replies import counts_of, events_of, metrics_of, read_reply, row_of, traffic_of, troubles_of
 from ..hierarchy.merging import EdgeResult
 from ..layered import LayeredGrid
 from ..loop import EvaluateFn, drive
@@ -286,8 +286,7 @@ class _GroupRounds:
             if result.arrays is None:
                 log.warning("\tround %d: group %s skipped: %s", number, result.cell, result.trouble)
         if results and not good:
-            why = "; ".join(f"{result.cell}: {result.trouble}" for result in results)
-            raise RoundFailed(f"round {number}: no group contributed ({why})")
+            raise RoundFailed(f"round {number}: no group contributed ({troubles_of(results)})")
         events = [*grouped.tier.events(), *events_of(results)]
         for result in good:
             assert result.arrays is not None

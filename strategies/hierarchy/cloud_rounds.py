@@ -31,7 +31,17 @@ from ..idling import let_pass
 from ..layered import LayeredGrid
 from ..round_work import RoundReport
 from .asynchronous import FedBuff
-from .edge_replies import as_reply, counts_of, events_of, links_told, metrics_of, read_reply, row_of, traffic_of
+from .edge_replies import (
+    as_reply,
+    counts_of,
+    events_of,
+    links_told,
+    metrics_of,
+    read_reply,
+    row_of,
+    traffic_of,
+    troubles_of,
+)
 from .merging import EdgeResult, divergence, merge_edges, mixed, moved, refuse_bytes, settle
 from .progress import Progress, UnderWay
 
@@ -268,8 +278,7 @@ class CloudRounds:
 
     def _nobody(self, grid: Grid, number: int, results: list[EdgeResult], events: list[Event]) -> RoundReport:
         """No edge contributed: wait for better times, or say why."""
-        troubles = "; ".join(f"{result.cell}: {result.trouble}" for result in results if result.arrays is None)
-        why = self._why_nobody or troubles or "there are no cells"
+        why = self._why_nobody or troubles_of(results) or "there are no cells"
         idle_s = self.strategy.idle_s
         if idle_s is None:
             raise RoundFailed(

@@ -32,7 +32,17 @@ from flower_edge.wire import ModelSpec, cast_like, check_model, copy_content, er
 
 from .merging import EdgeResult
 
-__all__ = ["as_reply", "counts_of", "events_of", "links_told", "metrics_of", "read_reply", "row_of", "traffic_of"]
+__all__ = [
+    "as_reply",
+    "counts_of",
+    "events_of",
+    "links_told",
+    "metrics_of",
+    "read_reply",
+    "row_of",
+    "traffic_of",
+    "troubles_of",
+]
 
 log = getLogger("flwr.edge")
 
@@ -148,6 +158,27 @@ def links_told(results: Iterable[EdgeResult], number: int) -> dict[str, LinkTabl
         if LINKS_KEY in result.report
     }
     return {cell: table for cell, table in told.items() if table is not None}
+
+
+def troubles_of(results: Iterable[EdgeResult], most: int = 3) -> str:
+    """Why edges have no model, in one line: those with the same trouble together, at most so many of each.
+
+    >>> of = lambda cell, trouble: EdgeResult(cell, None, 0.0, {}, {}, trouble)
+    >>> troubles_of([of("a", "no reply"), of("b", "no model"), of("c", "no reply")])
+    'a, c: no reply; b: no model'
+    >>> troubles_of([of(f"e{n}", "no reply") for n in range(30)])
+    'e0, e1, e2 and 27 more: no reply'
+    """
+    cells: dict[str, list[str]] = {}
+    for result in results:
+        if result.arrays is None:
+            cells.setdefault(result.trouble, []).append(result.cell)
+    told = []
+    for trouble, of_it in list(cells.items())[:most]:
+        more = f" and {len(of_it) - most} more" if len(of_it) > most else ""
+        told.append(f"{', '.join(of_it[:most])}{more}: {trouble}")
+    left = sum(map(len, cells.values())) - sum(len(of_it) for of_it in list(cells.values())[:most])
+    return "; ".join([*told, *([f"and {left} more for other reasons"] if left else [])])
 
 
 def counts_of(results: list[EdgeResult], good: list[EdgeResult]) -> dict[str, float]:

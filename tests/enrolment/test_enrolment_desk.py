@@ -73,7 +73,7 @@ def test_the_doctor_of_a_device_that_was_removed_says_so_and_what_to_do(server: 
     last = list(join_checks(device))[-1]
     assert (last.name, last.level) == ("join", "fail")
     assert "pi-one-local was removed from this server" in last.found
-    assert last.advice == "flower-edge leave --force, then join with a new token"
+    assert last.advice == "flower-edge leave, then join with a new token"
 
 
 def test_the_peer_certificate_is_for_the_devices_own_key_and_from_another_authority(

@@ -152,7 +152,7 @@ def test_an_edge_of_whose_terminals_none_was_admitted_is_skipped_and_not_held_fo
 
 
 def test_where_every_edge_is_refused_the_round_says_why() -> None:
-    with pytest.raises(RoundFailed, match=r"edge-0: refused \(not-finite\): 'weight' has NaN in it"):
+    with pytest.raises(RoundFailed, match=r"edge-0, edge-1, edge-2: refused \(not-finite\): 'weight' has NaN in it"):
         run(Layered(tiers(list), Admitted()), [spoiling(*range(NODES))])
 
 

@@ -206,7 +206,10 @@ def test_a_skipped_cell_has_weight_zero() -> None:
 
 
 def test_a_run_in_which_no_cell_can_take_part_says_who_lacks_what() -> None:
-    with LocalGrid(toy_app(), 2) as grid, pytest.raises(RoundFailed, match="edge-0: 1 of the 2 terminals its FedAvg"):
+    with (
+        LocalGrid(toy_app(), 2) as grid,
+        pytest.raises(RoundFailed, match="edge-0, edge-1: 1 of the 2 terminals its FedAvg"),
+    ):
         Hierarchical(edge=lambda cell: FedAvg(), cells=blocks(2)).start(grid, initial_model(), num_rounds=1)
 
 

@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import logging
 import os
+import random
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -116,8 +117,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def torch_draws_the_same() -> None:
-    """What a test draws with torch's own generator does not depend on the tests before it."""
+def draws_are_the_same() -> None:
+    """What a test draws does not depend on the tests before it, nor on the day.
+
+    Flower's strategies take nodes in the order of a draw from `random`, even where they take all of them, and so add
+    up floats in that order.
+    """
+    random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.default_generator.manual_seed(0)
 

@@ -361,8 +361,12 @@ class Split(Strategy):
         return self.merging.configure_evaluate(server_round, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """As the strategy that merges does it."""
-        found = list(replies)
+        """As the strategy that merges does it, of the replies in the order of their nodes.
+
+        Flower asks in the order of a draw, and a sum of floats in another order is not quite the same: a run that ends
+        `until_accuracy` could go on past the merge where the same run ended.
+        """
+        found = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
         return self.merging.aggregate_evaluate(server_round, found) if found else None
 
     def scored(self, metrics: MetricRecord | None) -> None:

@@ -21,7 +21,9 @@ BIN := $(VENV)/bin
 TREE := build/tree
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint docs bench clean
+# Tests take both cores, and some want the machine for themselves: one target after the other, also under `make -j`.
+.NOTPARALLEL:
+.PHONY: help install demo test test-fast test-slow test-alone test-all lint docs bench clean
 
 help:  ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,9 +38,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install  ## run the quickstart: 12 terminals, 3 edges, 1 centre learn real digits through `flwr run`
 	$(BIN)/flower-edge run scenarios/quickstart
 
-test: install  ## every test but the longest matrices, fast ones first
+test: test-fast test-slow test-alone  ## every test but the longest matrices, fast ones first
+
+test-fast: install
 	$(BIN)/python -m pytest -n $(WORKERS) $(PARALLEL) -m 'not slow and not full'
+
+test-slow: install
 	$(BIN)/python -m pytest -n $(SLOW_WORKERS) $(SLOW_PARALLEL) -m 'slow and not alone and not full' $(SLOW_FILES)
+
+test-alone: install
 	$(BIN)/python -m pytest -m 'alone and not full' $(ALONE_FILES)
 
 test-all: install  ## every test, whole matrices included

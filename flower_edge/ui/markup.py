@@ -39,10 +39,18 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     >>> made = table("Sizes", ["what", "bytes"], [["a<b", "1"]])
     >>> '<th role="rowheader" scope="row">a&lt;b</th><td role="cell" data-label="bytes">1</td>' in made
     True
+    >>> '<th role="rowheader" scope="row" data-label="round">1</th>' in table("Rounds", ["round"], [["1"]])
+    True
     """
     head = "".join(f'<th role="columnheader" scope="col">{escape(one)}</th>' for one in heads)
+
+    def first(cell: str) -> str:
+        # A number alone says nothing as the head of a block.
+        label = f' data-label="{escape(heads[0])}"' if cell.isdecimal() else ""
+        return f'<th role="rowheader" scope="row"{label}>{text_of(cell)}</th>'
+
     body = "\n".join(
-        f'<tr role="row"><th role="rowheader" scope="row">{text_of(row[0])}</th>'
+        f'<tr role="row">{first(row[0])}'
         + "".join(
             f'<td role="cell" data-label="{escape(name)}">{text_of(cell)}</td>'
             for name, cell in zip(heads[1:], row[1:], strict=True)

@@ -138,6 +138,7 @@ details > summary { cursor: pointer; color: var(--fe-accent); padding: 4px 0; wi
   .fe-table td { display: grid; grid-template-columns: minmax(104px, 40%) minmax(0, 1fr); gap: 8px;
     overflow-wrap: anywhere; }
   .fe-table td::before { content: attr(data-label); color: var(--fe-muted); }
+  .fe-table th[data-label]::before { content: attr(data-label) " "; }
   .fe-table td:empty { display: none; }
   .fe-bar { grid-template-columns: 70px minmax(20px, 1fr) 128px; }
 }

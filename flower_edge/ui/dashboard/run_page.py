@@ -112,21 +112,20 @@ class RunView:
         with panel("Now", "figures"):
             self._part("figures")
         with ui.element("div").classes("fe-uneven"):
-            with ui.element("div").classes("fe-rest"):
-                with panel("Map", "map"):
-                    self._part("map")
-                    with folded("Edges as a table") as self._edges:
-                        self._part("map_table")
-                with panel("Selection", "selection"):
-                    self._part("selection")
+            with ui.element("div").classes("fe-rest"), panel("Map", "map"):
+                self._part("map")
+                with folded("Edges as a table") as self._edges:
+                    self._part("map_table")
             with ui.element("div").classes("fe-rest"):
                 with panel("Rounds", "rounds"):
                     self._charts = ui.element("div").classes("fe-charts")
                     self._empty = ui.html(paragraph("No round was recorded yet.", "quiet"), sanitize=False)
                     with folded("Rounds as a table"), tall("rounds"):
                         self._part("rounds")
-                with panel("Links", "links"), tall("links"):
-                    self._part("links")
+                with panel("Selection", "selection"):
+                    self._part("selection").classes("fe-nowrap")
+        with panel("Links", "links"), tall("links"):
+            self._part("links")
         with ui.element("div").classes("fe-two"):
             with panel("Refusals", "refusals"), tall("refusals"):
                 self._part("refusals").classes("fe-nowrap")

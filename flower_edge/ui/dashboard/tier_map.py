@@ -25,6 +25,8 @@ MOST_DOTS: Final = 40
 MOST_RING: Final = 60
 MOST_LINES: Final = 300
 MOST_EDGES: Final = 60
+#: Nodes of a ring that is drawn small.
+FEW: Final = 12
 #: Edges whose links are drawn, a ring each.
 MOST_RINGS: Final = 12
 
@@ -51,7 +53,10 @@ STYLE: Final = """
 .fe-dot.fe-was-refused { border-color: var(--fe-bad); border-radius: 4px; color: var(--fe-bad); font-weight: 650; }
 .fe-key { color: var(--fe-muted); font-size: 13px; display: flex; flex-wrap: wrap; gap: 4px 14px; align-items: center;
   margin-top: 8px; }
+.fe-rings { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(200px, 100%), 1fr)); gap: 4px 14px;
+  margin-top: 8px; }
 .fe-ring { display: block; width: 100%; max-width: 430px; margin: 0 auto; }
+.fe-ring.fe-small { max-width: 280px; }
 .fe-ring text { fill: var(--fe-ink); font-size: 12px; text-anchor: middle; dominant-baseline: central;
   font-family: inherit; }
 .fe-ring circle { fill: var(--fe-surface); stroke: var(--fe-now); stroke-width: 1.8; }
@@ -82,7 +87,8 @@ def tier_map(state: RunState) -> str:
     if state.cells or not links:
         parts.append(_tree(state))
     cells = in_order(list({link.cell for link in links}))
-    parts += [_ring([link for link in links if link.cell == cell], cell) for cell in cells[:MOST_RINGS]]
+    rings = [_ring([link for link in links if link.cell == cell], cell) for cell in cells[:MOST_RINGS]]
+    parts += [f'<div class="fe-rings">{"".join(rings)}</div>'] if rings else []
     if len(cells) > MOST_RINGS:
         left = len(cells) - MOST_RINGS
         parts.append(paragraph(f"Links within {left} more edges are not drawn; the table has them.", "quiet"))
@@ -174,9 +180,12 @@ def _ring(links: Sequence[Link], cell: str) -> str:
     if len(nodes) > MOST_RING:
         many = f"{where}{len(nodes)} nodes and {len(links)} links: too many to draw; the table has them."
         return paragraph(many, "quiet")
+    # Rings of a few nodes stand side by side; their numbers are to be read all the same.
+    small = len(nodes) <= FEW
+    centre, radius = (130, 110) if small else (200, 180)
     place = {
-        node: (200 + 170 * math.sin(2 * math.pi * at / len(nodes)), 200 - 170 * math.cos(2 * math.pi * at / len(nodes)))
-        for at, node in enumerate(nodes)
+        node: (centre + (radius - 12) * math.sin(turn), centre - (radius - 12) * math.cos(turn))
+        for node, turn in ((node, 2 * math.pi * at / len(nodes)) for at, node in enumerate(nodes))
     }
     pairs: dict[frozenset[str], float] = {}
     for link in links:
@@ -198,7 +207,8 @@ def _ring(links: Sequence[Link], cell: str) -> str:
     left = f"; the {MOST_LINES} fastest are drawn" if len(pairs) > MOST_LINES else ""
     said = f"{where}{len(nodes)} nodes with {len(links)} links; the wider a line, the more it carries{left}"
     return (
-        f'<figure class="fe-map"><svg class="fe-ring" viewBox="0 0 400 400" role="img" aria-label="{escape(said)}">'
+        f'<figure class="fe-map"><svg class="fe-ring{" fe-small" if small else ""}" '
+        f'viewBox="0 0 {2 * centre} {2 * centre}" role="img" aria-label="{escape(said)}">'
         f'{lines}{dots}</svg><figcaption class="fe-key">{escape(said)}</figcaption></figure>'
     )
 

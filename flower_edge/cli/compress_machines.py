@@ -18,8 +18,10 @@ __all__ = ["DEPLOYMENT", "LINK", "MACHINES", "Where", "fleet_of"]
 
 #: Where none are named.
 MACHINES: Final = ("camera", "gateway", "server")
-#: Of all connections, where nothing is said and nothing can be measured.
+#: Of all connections, where nothing is said of them and the machines are no real ones.
 LINK: Final = "10 Mbit/s,10 ms"
+#: Typed for stages of this machine whose links are not slowed down.
+UNSHAPED: Final = "none"
 #: As of `flower-edge stage`.
 DEPLOYMENT: Final = "pipeline"
 
@@ -30,7 +32,7 @@ class Where:
 
     Attributes:
         machines: names; none: those of `stages`, or `MACHINES`.
-        links: as typed, see `links_from`.
+        links: as typed, see `links_from`; none: `LINK`, but for running stages, whose links are measured.
         serve: start stages on this machine.
         stages: as typed, see `addresses_from`; "" for none.
         certificate, key, authority, secret: files, for running stages.
@@ -71,14 +73,17 @@ def fleet_of(where: Where) -> Fleet:
     if where.stages:
         return _running(where)
     machines = where.machines or MACHINES
-    links = links_from(where.links, len(machines) - 1)
+    if where.serve and list(where.links) == [UNSHAPED]:
+        links = None
+    else:
+        links = links_from(where.links or [LINK], len(machines) - 1)
     if where.serve:
         from ..runtime.compression.local_stages import LocalStages
 
         return LocalStages(machines, links, options=("--models", where.models) if where.models else ())
     from ..runtime.compression.fleets import Modelled
 
-    return Modelled(machines, links or links_from([LINK], len(machines) - 1) or ())
+    return Modelled(machines, links or ())
 
 
 def _running(where: Where) -> Fleet:

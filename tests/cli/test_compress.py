@@ -133,6 +133,23 @@ def test_options_of_running_stages_need_running_stages(tmp_path: Path) -> None:
     fleet.close()
 
 
+@pytest.mark.parametrize("serve", [False, True])
+def test_machines_that_are_no_real_ones_have_slow_links_also_where_none_is_typed(serve: bool) -> None:
+    """What `flower-edge compress --serve --page` begins with, nothing else typed, is worth compressing."""
+    fleet = fleet_of(Where((), (), serve, ""))
+    assert len(fleet.machines) == 3
+    assert fleet.links() == (Link(1e7, 0.01), Link(1e7, 0.01))
+    fleet.close()
+
+
+def test_stages_of_this_machine_may_be_as_fast_as_it_is() -> None:
+    fleet = fleet_of(Where(("a", "b"), ["none"], True, ""))
+    assert fleet.links() == (None,)
+    fleet.close()
+    with pytest.raises(ConfigError, match="--link 'none'"):
+        fleet_of(Where(("a", "b"), ["none"], False, ""))
+
+
 def test_where_nothing_could_be_written_at_the_end_nothing_is_begun(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "further"):

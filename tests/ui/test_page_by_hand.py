@@ -117,7 +117,7 @@ def test_what_is_reachable_follows_the_form(session: CompressionSession) -> None
             with user:
                 labelled(user, f"{MACHINES[place]} ends after").set_value(cut)
             labelled(user, "bandwidth, less by").set_value(3)
-        await until(lambda: "at most reachable: −85.7 % of 336 B" in shown(user), user)
+        await until(lambda: "at most reachable: −85.7 % of 336 B, 7 times less" in shown(user), user)
         with user:
             labelled(user, "latency, at most").set_value(12)
         await until(lambda: "at most reachable: 15 ms" in shown(user) and "ask for less" in shown(user), user)

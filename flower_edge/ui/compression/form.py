@@ -303,6 +303,8 @@ class Form:
         most_bytes = (
             f"{words.minus(proposed.get('attainable_bytes_share'))} of {words.size(proposed.get('before_bytes'))}"
         )
+        if factor := proposed.get("attainable_factor"):
+            most_bytes += f", {factor:.3g} times less"
         self._reach_bytes.set_content(paragraph(f"at most reachable: {most_bytes}"))
         self._reach_time.set_content(
             paragraph(

@@ -115,8 +115,8 @@ def compress(
         list[str] | None,
         typer.Option(
             metavar="LINK",
-            help=f"One for each connection, or one for all; '{LINK}' where none is given. With --serve, 'none': as fast "
-            "as this machine.",
+            help=f"One for each connection, or one for all; '{LINK}' where none is given. With --serve, 'none': as "
+            "fast as this machine.",
             rich_help_panel=_WHERE,
         ),
     ] = None,

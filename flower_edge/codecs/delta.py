@@ -9,6 +9,8 @@ and an error feedback of its own would count it twice.
     plain    the whole model by `first`;            x^ <- decoded
     change   what is no float as it is, then the rest by `inner`;   x^ <- x^ + step decoded(x - x^)
 
+x^ is rounded to what the model's dtypes can hold (float16), so that a plain packet can tell it to who comes late.
+
 Whoever missed a packet finds it out: by the sequence number, and by the check sum of the replica, which also tells a
 sender that began anew from the one that was there before. It is told as `CodecGap`; one plain packet puts it right.
 Nothing here asks for that packet, mixes or sends.
@@ -32,7 +34,7 @@ from ..errors import CodecError, CodecGap
 from .codec import Codec, State
 from .identity import Identity
 from .layout import Floats, Layout, refuse_non_finite
-from .model_form import Arrays, check_form, form_of, gather, layout_of, read_rest, rest_bytes, scatter
+from .model_form import Arrays, check_form, form_of, gather, layout_of, read_rest, rest_bytes, round_as_held, scatter
 from .moment import NO_MOMENT, Moment
 from .sparse import Sparse, Update
 from .vector_codec import VectorCodec
@@ -210,6 +212,7 @@ class Delta:
                 replica[update.indices] += self._part(update.values)
             else:
                 replica = state["replica"] + self._part(update)
+            round_as_held(replica, state, layout)
         refuse_non_finite(replica, layout)
         return {
             "replica": replica,

@@ -27,6 +27,7 @@ __all__ = [
     "read_arrays",
     "read_rest",
     "rest_bytes",
+    "round_as_held",
     "scatter",
 ]
 
@@ -117,6 +118,26 @@ def scatter(v: Floats, rest: Arrays, form: Form, layout: Layout) -> dict[str, np
                 "the array as float32"
             )
     return out
+
+
+def round_as_held(v: Floats, form: Form, layout: Layout) -> None:
+    """Round, in place, to what the model's own dtypes hold: `gather(scatter(v))` is then `v` again.
+
+    What float16 is too narrow for stays, for `scatter` to refuse by name.
+
+    >>> v, form = np.array([1.0001, 1.0001], np.float32), form_of({"a": np.zeros(1), "b": np.zeros(1, np.float16)})
+    >>> round_as_held(v, form, layout_of(form))
+    >>> v
+    array([1.0001, 1.    ], dtype=float32)
+    """
+    if "float16" not in form["dtypes"]:
+        return
+    dtypes = dict(zip(form["names"], form["dtypes"], strict=True))
+    for name, part in zip(layout.names, layout.slices(), strict=True):
+        if dtypes[name] == "float16":
+            with np.errstate(over="ignore", under="ignore"):
+                held = v[part].astype(np.float16)
+            np.copyto(v[part], held, where=np.isfinite(held))
 
 
 def rest_bytes(x: Arrays, form: Form) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def app() -> ClientApp:
         given = {name: array.numpy() for name, array in message.content.array_records["arrays"].items()}
         number = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
         rng = np.random.default_rng([number, int(context.node_config["partition-id"])])
-        after = {"w": given["w"] + 0.1 * rng.normal(size=SIZE).astype(np.float32), "n": given["n"] + 1}
+        after = {"w": given["w"] + 0.1 * rng.normal(size=SIZE).astype(given["w"].dtype), "n": given["n"] + 1}
         metrics = MetricRecord({"num-examples": 3, "sum": float(given["w"].sum())})
         return Message(RecordDict({"arrays": record_of(after), "metrics": metrics}), reply_to=message)
 
@@ -115,6 +116,29 @@ def test_a_node_that_missed_versions_gets_their_streams_and_one_that_missed_too_
         assert kinds == {1000: Kind.STREAMS, 1003: Kind.FIRST}
         assert_same_replica(session, 1003)
         assert session.grid.metrics()["plain_sent"] == 1
+
+
+@pytest.mark.parametrize("down", [TopK(0.1), Block(8), Identity()], ids=repr)
+def test_a_model_in_half_precision_is_told_to_who_missed_versions_too(down: Any) -> None:
+    """What nodes hold must be something that float16 can say: a whole model tells it to those who come late."""
+
+    def halves() -> ArrayRecord:
+        return record_of({**{n: a.numpy() for n, a in model().items()}, "w": model()["w"].numpy().astype(np.float16)})
+
+    layer = Compressed(Block(8), down=down, keep=2)
+    with bench(layer, app=lambda: coded_app(app), model=halves, nodes=4) as session:
+        session.train()
+        only(session, 1000, 1001)
+        for _ in range(3):
+            session.train()
+        only(session, 1000, 1003)
+        session.train()
+        if not isinstance(down, Identity):
+            kinds = {node: order.kind for node, order in orders(session).items()}
+            assert kinds == {1000: Kind.STREAMS, 1003: Kind.FIRST}
+            assert_same_replica(session, 1003)
+        moved = np.abs(session.model["w"].numpy().astype(float) - halves()["w"].numpy().astype(float))
+        assert 0.0 < moved.max() < 1.0
 
 
 def test_what_one_version_leaves_out_is_in_the_next_ones() -> None:

@@ -147,6 +147,10 @@ def _within(costs: Costs, budgets: Budgets) -> tuple[dict[int, int], dict[int, s
         number = costs.numbers[row]
         parts = least_parts(costs.delay_s[row], costs.wire_s[row], budgets.transfer_s)
         late = np.maximum(costs.compute_s[row] / budgets.train_s, parts)
+        if not np.isfinite(late[costs.allowed[row]]).any():
+            # The delay alone is over T_trans and no rate would do: then by what the whole of the own link would take.
+            whole_link_s = costs.delay_s[row] + costs.wire_s[row]
+            late = np.maximum(costs.compute_s[row] / budgets.train_s, whole_link_s / budgets.transfer_s)
         late = np.where(costs.allowed[row], late, np.inf)
         keeps = np.flatnonzero(late <= 1.0)[::-1].tolist()
         # Turned round: of equally late ones more layers come first.
@@ -166,7 +170,8 @@ def _within(costs: Costs, budgets: Budgets) -> tuple[dict[int, int], dict[int, s
             refused += 1
         else:
             # Nobody's reservation can be kept then: `settle` divides the links anew.
-            chosen[number] = int(np.argmin(np.where(costs.allowed[row], parts, np.inf)))
+            asks = np.where(costs.allowed[row], parts, np.inf)
+            chosen[number] = int(asks.argmin()) if np.isfinite(asks).any() else others[0]
         told = f"{_spelled(budgets.train_s)} computing and {_spelled(budgets.transfer_s)} transfer"
         if late[chosen[number]] > 1.0:
             reasons[number] = f"no cut keeps {told}; this one comes nearest"

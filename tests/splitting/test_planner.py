@@ -180,6 +180,16 @@ def test_budgets_that_nothing_keeps_are_said_and_not_hidden() -> None:
     assert "no cut keeps" in plan.assignments[0].reason
 
 
+@pytest.mark.parametrize("up_bps", [math.inf, 1e3], ids=["free", "full"])
+def test_where_the_delay_alone_is_too_long_a_cut_that_is_open_is_taken(up_bps: float) -> None:
+    far = device(delay_s=2.0)
+    planner = Dynamic(Cloud(1e12, up_bps=up_bps), JOB, Budgets(0.011, 3.0), least_cut=2, whole=False, fallback=False)
+    plan = planner.plan(FOUR, {0: far, 1: far}, 1)
+    assert all(one.cut >= 2 for one in plan.assignments.values())
+    assert all(one.transfer_s > 4.0 for one in plan.assignments.values())
+    assert all(one.reason.startswith("no cut keeps 11 ms computing") for one in plan.assignments.values())
+
+
 def test_what_shared_links_refuse_takes_another_cut_though_that_is_late() -> None:
     tight = Dynamic(Cloud(1e12, up_bps=1e6), JOB, Budgets(0.011, 3.0), fallback=False)
     plan = tight.plan(FOUR, {0: device(), 1: device(), 2: device()}, 1)

@@ -272,7 +272,10 @@ class GradientExchange(Strategy):
             "down": json.dumps(self._setup.down),
             "frozen": list(self._setup.frozen),
             "momentum": self._setup.momentum,
+            "weight_decay": self._setup.weight_decay,
+            "nesterov": self._setup.nesterov,
             "history": self._setup.history,
+            "weighted_by": self._setup.weighted_by,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

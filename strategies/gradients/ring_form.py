@@ -129,15 +129,14 @@ class RingForm(Form):
         orders = {n: replace(self._order(n, commit), returns=n == ring[0]) for n in ring}
         answers = yield from talk.exchange(orders, last=True)
         self._settle(talk, orders, answers, commit)
+        # No gradient was made in this exchange, so its number is left to the next one: codecs count by it.
         self._keep_copy(ring[0], answers)
-        self.step += 1
 
     def _fetch(self, talk: Talk) -> Generator[tuple[list[Message], bool], Sequence[Message], None]:
         """The node that was to send its model did not: another does. Where nobody can, all go back to the last."""
         for n in [n for n in talk.asked if self._has(n)]:
             answers = yield from talk.exchange({n: replace(self._order(n, Commit()), returns=True)})
             self._keep_copy(n, answers)
-            self.step += 1
             if self._is_current:
                 return
         if self._copy is not None and not self._is_current:

@@ -18,6 +18,7 @@ from flower_edge.clients.gradients import gradient_mod
 from flower_edge.codecs.block import Block
 from flower_edge.codecs.error_feedback import ErrorFeedback, stc
 from flower_edge.codecs.identity import Identity
+from flower_edge.codecs.random_k import RandomK
 from flower_edge.codecs.shared_support import SharedSupport
 from flower_edge.codecs.sign import Sign
 from flower_edge.codecs.top_k import TopK
@@ -86,6 +87,13 @@ def test_the_ring_makes_the_same_model_as_the_server(codec: Any) -> None:
     ways = [flat(run(codec=codec, momentum=0.9, dtype=np.float32, **form).arrays) for form in FORMS]
     np.testing.assert_array_equal(ways[0], ways[1])
     np.testing.assert_array_equal(ways[0], ways[2])
+
+
+@pytest.mark.parametrize("codec", [RandomK(0.5), ErrorFeedback(TopK(0.1), reset_after=1)], ids=lambda codec: codec.kind)
+def test_codecs_count_gradients_alike_in_both_forms_over_the_end_of_a_round(codec: Any) -> None:
+    small: dict[str, Any] = {"codec": codec, "dtype": np.float32, "rounds": 2, "nodes": 3, "steps_per_round": 2}
+    server, ring = (flat(run(**small, **form).arrays) for form in TWO_FORMS)
+    np.testing.assert_array_equal(server, ring)
 
 
 def test_a_coded_exchange_learns_what_a_dense_one_learns() -> None:
@@ -286,9 +294,19 @@ def test_a_shared_support_costs_fewer_bytes_than_supports_of_their_own() -> None
     assert costs[1] < costs[0]
 
 
-def test_the_strategy_that_is_resumed_must_be_the_same() -> None:
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"form": "ring"}, "form = 'server'"),
+        ({"weight_decay": 0.1}, "weight_decay = 0.0"),
+        ({"nesterov": True}, "nesterov = False"),
+        ({"weighted_by_key": "size"}, "weighted_by = 'num-examples'"),
+    ],
+    ids=["form", "decay", "nesterov", "weights"],
+)
+def test_the_strategy_that_is_resumed_must_be_the_same(other: dict[str, Any], words: str) -> None:
     assert not hasattr(FedAvg, "state_dict")  # why GradientExchange brings its own
-    strategy = GradientExchange(learning_rate=0.1)
-    state = strategy.state_dict()
-    with pytest.raises(ResumeError, match="form = 'server'"):
-        GradientExchange(learning_rate=0.1, form="ring").load_state_dict(state)
+    told = {"learning_rate": 0.1, "momentum": 0.9}
+    state = GradientExchange(**told).state_dict()
+    with pytest.raises(ResumeError, match=words):
+        GradientExchange(**told, **other).load_state_dict(state)

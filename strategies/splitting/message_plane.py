@@ -80,6 +80,11 @@ class _Talk:
         return self.answered == len(self.said)
 
     @property
+    def place(self) -> int:
+        """Of the batch that is to be answered, in this round: who missed rounds has made fewer steps in the run."""
+        return self.said[self.answered].step - self.task.order.work.first_step
+
+    @property
     def gone(self) -> bool:
         """It is lost, or done."""
         return bool(self.task.lost) or self.task.report is not None
@@ -116,16 +121,14 @@ def _all(talks: Mapping[int, _Talk]) -> dict[int, bytes | None]:
 def _in_turn(talks: Mapping[int, _Talk]) -> dict[int, bytes | None]:
     """Answers to those whose turn it is: a batch on a shared half is answered to its end before another begins."""
     found: dict[int, bytes | None] = {}
-    while left := [
-        (talk.said[talk.answered].step, number) for number, talk in talks.items() if not (talk.over or talk.gone)
-    ]:
-        step, number = min(left)
+    while left := [(talk.place, number) for number, talk in talks.items() if not (talk.over or talk.gone)]:
+        place, number = min(left)
         talk = talks[number]
         if talk.frame is None:
             break
         if (answer := talk.answer()) is not None:
             found[number] = answer
-            if not talk.over and talk.said[talk.answered].step == step:
+            if not talk.over and talk.place == place:
                 break
     return found
 

@@ -378,7 +378,7 @@ class Split(Strategy):
     def reached(self) -> str | None:
         """Why training ends with this round, in words; None where it does not."""
         wanted, found = self.until_accuracy, self._accuracy
-        if wanted is None or found is None or found < wanted:
+        if wanted is None or found is None or not found >= wanted:  # an accuracy of NaN reaches nothing
             return None
         why = f"accuracy {found:.4g} reaches {wanted:g}"
         self._federation.session.done(why)

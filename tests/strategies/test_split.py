@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, Strategy
-from split_toy import BATCH, MERGE, STEPS, averaged, device_app, fedavg, initial, samples, split, start
+from split_toy import BATCH, MERGE, MODELS, SPEC, STEPS, averaged, device_app, fedavg, initial, samples, split, start
 from toy import same_model
 
 from flower_edge.errors import ConfigError, ResumeError
@@ -17,6 +19,7 @@ from flower_edge.models.schedule import make_schedule
 from flower_edge.runtime import GridProxy, LocalGrid
 from flower_edge.runtime.clock.devices import Device, Link
 from flower_edge.runtime.clock.virtual_clock import VirtualClock
+from flower_edge.runtime.faults import Fault
 from flower_edge.splitting.capacity import Capacity
 from flower_edge.splitting.dynamic import Dynamic
 from flower_edge.splitting.order import OptimiserSpec
@@ -67,6 +70,13 @@ def test_between_merges_the_model_stays_and_metrics_say_so() -> None:
     merged = {round: metrics["merged"] for round, metrics in result.train_metrics_clientapp.items()}
     assert merged == {1: 0, 2: 1, 3: 0, 4: 1}
     assert sorted(result.evaluate_metrics_clientapp) == [2, 4]
+
+
+def test_who_is_told_nothing_merges_after_every_five_rounds() -> None:
+    strategy = Split(SPEC, planner=FixedCut(2), steps_per_round=1, batch_size=BATCH, models=MODELS)
+    with LocalGrid(device_app(), 3) as grid:
+        result = strategy.start(grid, start(), 11)
+    assert [n for n, metrics in result.train_metrics_clientapp.items() if metrics["merged"]] == [5, 10, 11]
 
 
 def test_a_kept_optimiser_goes_on_over_a_merge_and_a_new_one_begins_at_rest() -> None:
@@ -122,17 +132,29 @@ def test_variant_2_equals_one_process_that_takes_batches_in_turn() -> None:
     assert same_model(found, turns(cut))
 
 
-def turns(cut: int) -> ArrayRecord:
-    """SplitFed v2 in one process: a head per device, one rest, plain torch."""
+def test_who_missed_a_round_takes_its_turns_of_variant_2_among_the_others_in_the_next() -> None:
+    strategy = split(planner=FixedCut(3), variant="v2")
+    # Asked whether it has data, to build the model, what it has left; then to train.
+    fault = Fault(node=1, kind="raise", at=4)
+    with LocalGrid(device_app(), 3, script=[fault]) as grid:
+        found = strategy.start(grid, start(), MERGE).arrays
+    assert [(row["round"], row["device"]) for row in strategy.history if row["lost"]] == [(1, 1)]
+    assert found is not None
+    assert same_model(found, turns(3, missed={(0, 1)}))
+
+
+def turns(cut: int, missed: Collection[tuple[int, int]] = ()) -> ArrayRecord:
+    """SplitFed v2 in one process: a head per device, one rest, plain torch. `missed`: round from 0 on, and device."""
     heads, rest = [initial()[:cut].train() for _ in range(3)], initial()[cut:].train()
     sgd = [torch.optim.SGD(part.parameters(), lr=0.1, momentum=0.9) for part in (*heads, rest)]
     plans = [
-        list(make_schedule(*samples(n), steps=MERGE * STEPS, epochs=None, batch_size=BATCH, seed=n, first_step=0))
+        iter(make_schedule(*samples(n), steps=MERGE * STEPS, epochs=None, batch_size=BATCH, seed=n, first_step=0))
         for n in range(3)
     ]
-    for step in range(MERGE * STEPS):
-        for n in range(3):
-            x, y = (torch.tensor(part[plans[n][step][1]]) for part in samples(n))
+    for round in range(MERGE):
+        for n in [n for _ in range(STEPS) for n in range(3) if (round, n) not in missed]:
+            _, batch = next(plans[n])
+            x, y = (torch.tensor(part[batch]) for part in samples(n))
             for one in (sgd[n], sgd[3]):
                 one.zero_grad()
             torch.nn.functional.cross_entropy(rest(heads[n](x)), y).backward()  # type: ignore[no-untyped-call]
@@ -216,6 +238,16 @@ def test_training_ends_with_the_accuracy_that_was_asked_for_and_goes_on_until_th
     first = whole[MERGE]
     end = next(round for round, accuracy in sorted(whole.items()) if accuracy > first)
     assert merged(whole[end]) == {round: accuracy for round, accuracy in whole.items() if round <= end}
+
+
+def test_an_accuracy_that_is_no_number_reaches_nothing() -> None:
+    strategy = split(planner=FixedCut(2), until_accuracy=0.5)
+    with LocalGrid(device_app(), 3) as grid:
+        result = strategy.start(
+            grid, start(), 2 * MERGE, evaluate_fn=lambda round, arrays: MetricRecord({"accuracy": math.nan})
+        )
+    assert max(result.train_metrics_clientapp) == 2 * MERGE
+    assert strategy.phase == "train"
 
 
 @pytest.mark.parametrize(

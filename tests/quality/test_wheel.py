@@ -17,15 +17,10 @@ from source_tree import PACKAGES, ROOT, module_name, tracked_files
 
 pytestmark = [pytest.mark.slow]
 
-#: What the installed wheel is tested with: the nouns and the strategies, on the toy federation.
-COPIED = (
-    "tests/conftest.py",
-    "tests/toy.py",
-    "tests/core",
-    "tests/strategies/test_layered.py",
-    "tests/strategies/test_gossip.py",
-    "tests/strategies/test_hierarchical.py",
-)
+#: What the installed wheel is tested with, on the toy federation, and what that needs.
+SHARED = ("tests/conftest.py", "tests/toy.py")
+STRATEGIES = ("tests/strategies/test_layered.py", "tests/strategies/test_hierarchical.py")
+NOUNS_AND_GOSSIP = ("tests/core", "tests/strategies/test_gossip.py")
 #: Extras: what a device without them must not need.
 EXTRAS = ("torch", "torchvision", "ray", "sklearn", "matplotlib", "jinja2", "nicegui", "numba")
 
@@ -157,8 +152,13 @@ def test_every_scenario_is_there_to_be_read_and_copied(installed: Installed) -> 
     assert (installed.folder / "my_terminals" / "my_terminals" / "server_app.py").is_file()
 
 
-def test_the_nouns_and_the_strategies_pass_their_tests_against_the_wheel(installed: Installed) -> None:
-    for name in COPIED:
+@pytest.mark.parametrize(
+    "copied",
+    [STRATEGIES, pytest.param(NOUNS_AND_GOSSIP, marks=pytest.mark.full)],
+    ids=["strategies", "nouns and gossip"],
+)
+def test_what_needs_no_extra_passes_its_tests_against_the_wheel(installed: Installed, copied: tuple[str, ...]) -> None:
+    for name in (*SHARED, *copied):
         source, target = ROOT / name, installed.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -169,7 +169,7 @@ def test_the_nouns_and_the_strategies_pass_their_tests_against_the_wheel(install
         "[pytest]\npythonpath = tests\nmarkers =\n    slow\n    full\naddopts = -ra -p no:cacheprovider\n"
         "filterwarnings =\n    error\n    ignore:'click.*is deprecated:DeprecationWarning\n"
     )
-    done = installed.run("python", "-m", "pytest", "-q", "-m", "not slow and not full", "tests", timeout_s=500)
+    done = installed.run("python", "-m", "pytest", "-q", "-m", "not slow and not full", *copied, timeout_s=500)
     assert done.returncode == 0, done.stdout[-4000:]
     assert "failed" not in done.stdout
     found = installed.run("python", "-c", "import flower_edge.strategies as s; print(s.__file__)").stdout

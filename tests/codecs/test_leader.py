@@ -36,6 +36,15 @@ def test_where_no_leader_arrives_the_crowd_leads_and_where_nobody_does_the_one_b
         assert teacher.metrics(after)["leader_missed"] == missed
 
 
+def test_the_crowd_leads_also_where_its_nodes_pull_apart() -> None:
+    up, down = (Sparse(np.array([3, 6]), np.array([sign * 5, 2], np.float32), 10) for sign in (1, -1))
+    teacher = LaggedLeader(0.1, turn=0)
+    for updates in ({0: up, 1: down}, {0: up.dense(), 1: down.dense()}):
+        leader = teacher.tell(teacher.learn(teacher.init(LAYOUT), 0, updates), 1)[0].leader
+        assert leader is not None
+        assert leader.tolist() == [3]  # the mean there is 0
+
+
 def test_of_several_that_lead_another_one_is_taken_each_time() -> None:
     teacher = LaggedLeader(0.5, turn=1)
     state, nodes = teacher.init(LAYOUT), []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flower_edge.codecs.layout import Floats, Layout
-from flower_edge.codecs.lgc.gate import SCALARS, Gate, at_equal_bytes, compared, nmse
+from flower_edge.codecs.lgc.gate import SCALARS, Gate, Measured, at_equal_bytes, compared, nmse
 from flower_edge.codecs.lgc.lgc import Lgc
 from flower_edge.codecs.lgc.teaching import LgcTeacher
 from flower_edge.codecs.log4 import Log4
@@ -147,6 +147,13 @@ def test_rounds_without_any_node_change_nothing_but_the_count_of_missed_leaders(
     state = teacher.init(LAYOUT)
     after = teacher.learn(state, 0, {})
     assert tree_to_bytes({**after, "leader": 0}) == tree_to_bytes({**state, "leader": 0})
+
+
+@pytest.mark.parametrize(("error", "opens"), [(0.185, False), (0.175, True)])
+def test_a_little_better_is_not_enough(error: float, opens: bool) -> None:
+    gate = Gate(margin=0.9, window=1, pay_back_rounds=None)
+    state = gate.see(gate.init(), [Measured(error, 0.2, 10, 5)])
+    assert gate.decide(state, codebook_bytes=0, out=False) is opens
 
 
 def test_less_than_a_coder_needs_buys_a_share_of_its_places() -> None:

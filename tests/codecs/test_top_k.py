@@ -18,7 +18,9 @@ from flower_edge.codecs.identity import Identity
 from flower_edge.codecs.kernels import kernels, using
 from flower_edge.codecs.layout import Floats, Layout
 from flower_edge.codecs.moment import Moment, Public
+from flower_edge.codecs.sign import Sign
 from flower_edge.codecs.sparse import Sparse
+from flower_edge.codecs.support import CONTEXT
 from flower_edge.codecs.top_k import TopK
 from flower_edge.errors import CodecError
 
@@ -217,6 +219,18 @@ def test_a_support_by_context_is_not_read_without_what_the_sender_knew() -> None
     data, _ = TopK(0.05, support="context").pack(v, Layout.flat(1000), {}, Moment(public=Public((v,))))
     with pytest.raises(CodecError, match=r"not known here; decode with the Moment"):
         TopK(0.05, support="context").unpack(memoryview(data), Layout.flat(1000), {}, NOW)
+
+
+@pytest.mark.parametrize("values", [Sign(), Block(8, stochastic=False), Identity()], ids=lambda codec: codec.kind)
+def test_where_aggregates_are_known_a_support_is_by_context_whatever_codes_the_values(values: Any) -> None:
+    v = np.random.default_rng(0).standard_t(2, 2000).astype(np.float32)
+    layout, at = Layout.flat(v.size), Moment(public=Public((v,)))
+    by_context, alone = (TopK(0.05, values, support).pack(v, layout, {}, at)[0] for support in ("context", "rice"))
+    assert by_context[0] & 3 == CONTEXT
+    assert len(by_context) < len(alone)
+    found, _ = TopK(0.05, values, "context").unpack(memoryview(by_context), layout, {}, at)
+    other, _ = TopK(0.05, values, "rice").unpack(memoryview(alone), layout, {}, at)
+    np.testing.assert_array_equal(found.dense(), other.dense())
 
 
 def test_without_aggregates_a_support_by_context_is_sent_as_the_shortest_other() -> None:

@@ -7,12 +7,13 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plan_toy import FOUR, INT8, device, profiles
+from plan_toy import FOUR, INT8, profiles
 
 from flower_edge.errors import SplitError
-from flower_edge.splitting.capacity import Cloud
+from flower_edge.splitting.capacity import Capacity, Cloud
 from flower_edge.splitting.chain import Link, Machine, chain_by_trying, plan_chain
 from flower_edge.splitting.costs import Job, memory_bytes
+from flower_edge.splitting.plan import DeviceView
 from flower_edge.splitting.planner import FixedCut
 from flower_edge.splitting.profile import ModelProfile
 
@@ -47,12 +48,15 @@ def test_the_plan_is_the_best_of_all(profile: ModelProfile, chain: tuple[list[Ma
 
 
 @settings(max_examples=50, deadline=None)
-@given(profiles(), st.floats(7, 10), st.floats(6, 9))
-def test_a_chain_of_two_is_a_device_and_a_cloud(profile: ModelProfile, flops: float, bps: float) -> None:
-    plan = plan_chain(profile, [Machine(10.0**flops), Machine(1e9)], [Link(10.0**bps, 10.0**bps)], job=JOB, codecs=INT8)
+@given(profiles(), st.floats(7, 10), st.floats(6, 9), st.floats(6, 9), st.sampled_from([0.0, 0.01]))
+def test_a_chain_of_two_is_a_device_and_a_cloud(
+    profile: ModelProfile, flops: float, up: float, down: float, delay_s: float
+) -> None:
+    link = Link(10.0**up, 10.0**down, delay_s)
+    plan = plan_chain(profile, [Machine(10.0**flops), Machine(1e9)], [link], job=JOB, codecs=INT8)
+    view = DeviceView(Capacity(10.0**flops, link.up_bps, link.down_bps, delay_s))
     steps_s = [
-        FixedCut(cut, INT8, Cloud(1e9), JOB).plan(profile, {0: device(10.0**flops, 10.0**bps)}, 1).step_s
-        for cut in range(1, profile.last + 1)
+        FixedCut(cut, INT8, Cloud(1e9), JOB).plan(profile, {0: view}, 1).step_s for cut in range(1, profile.last + 1)
     ]
     assert plan.latency_s == pytest.approx(min(steps_s))
 

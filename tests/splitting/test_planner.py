@@ -111,8 +111,13 @@ def test_predicted_transfers_are_bits_over_reserved_rates_and_delays(
         assert one.transfer_s == pytest.approx(one.up_bits / one.up_bps + one.down_bits / one.down_bps + delays_s)
 
 
-def test_every_device_takes_the_most_layers_that_keep_the_common_time() -> None:
-    plan = Dynamic(Cloud(1e12), JOB, whole=False).plan(FOUR, {0: device(1e8), 1: device(0.9e9)}, 1)
+#: Tensors that grow: there the cut that asks least of a link is not the one with most layers.
+GROWING = profile_of([1e6] * 4, [1000, 1000, 2000, 4000, 10])
+
+
+@pytest.mark.parametrize("profile", [FOUR, GROWING], ids=["shrinking", "growing"])
+def test_every_device_takes_the_most_layers_that_keep_the_common_time(profile: ModelProfile) -> None:
+    plan = Dynamic(Cloud(1e12), JOB, whole=False).plan(profile, {0: device(1e8), 1: device(0.9e9)}, 1)
     slow, quick = plan.assignments[0], plan.assignments[1]
     assert (slow.cut, quick.cut) == (1, 3)
     assert quick.step_s <= slow.step_s

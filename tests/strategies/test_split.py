@@ -123,6 +123,7 @@ def test_variant_2_has_one_cloud_half_and_cuts_that_stay_between_merges() -> Non
     found = run(strategy, MERGE)
     cuts = {(row["round"], row["device"]): row["cut"] for row in strategy.history}
     assert [cuts[1, n] for n in range(3)] == [cuts[2, n] for n in range(3)] == [1, 3, 6]
+    assert {row["lost"] for row in strategy.history} == {""}
     assert not same_model(found, fedavg(1))
 
 

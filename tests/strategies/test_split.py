@@ -20,6 +20,7 @@ from flower_edge.runtime import GridProxy, LocalGrid
 from flower_edge.runtime.clock.devices import Device, Link
 from flower_edge.runtime.clock.virtual_clock import VirtualClock
 from flower_edge.runtime.faults import Fault
+from flower_edge.splitting.budgets import QuantileBudgets
 from flower_edge.splitting.capacity import Capacity
 from flower_edge.splitting.dynamic import Dynamic
 from flower_edge.splitting.order import OptimiserSpec
@@ -28,6 +29,7 @@ from flower_edge.store.run_folder import RunFolder
 from flower_edge.strategies import Hierarchical, Layered, Metered
 from flower_edge.strategies.hierarchy.cells import blocks
 from flower_edge.strategies.splitting.split import Split
+from flower_edge.units import human_s
 from flower_edge.wire import record_of
 
 #: Cuts that differ by device and by round; 6 is the whole model.
@@ -99,6 +101,15 @@ def test_a_plan_from_capacities_says_where_it_cuts_and_why() -> None:
     assert (row["round"], row["device"], row["steps"], row["lost"]) == (1, 0, STEPS, "")
     assert isinstance(row["reason"], str) and row["reason"]  # noqa: PT018
     assert float(row["planned_compute_s"]) > 0
+
+
+def test_from_the_second_round_on_delays_are_set_by_what_devices_told_of_the_first() -> None:
+    strategy = split(planner=Dynamic(budgets=QuantileBudgets(quantile=1.0), whole=False, fallback=False))
+    assert same_model(run(strategy, MERGE), fedavg(1))
+    first, second = ([row for row in strategy.history if row["round"] == round] for round in (1, 2))
+    assert all("common step time" in str(row["reason"]) for row in first)
+    slowest_s = max(float(row["compute_s"]) for row in first)
+    assert all(f" {human_s(slowest_s)} computing and " in str(row["reason"]) for row in second)
 
 
 def test_on_a_modelled_device_times_are_those_of_its_capacity() -> None:

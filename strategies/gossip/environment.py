@@ -20,7 +20,7 @@ from flower_edge.control.with_resources import AnsweringWorld, answering
 from flower_edge.errors import ConfigError
 from flower_edge.runtime.grid_proxy import GridProxy
 from flower_edge.runtime.joined_grid import JoinedGrid
-from flower_edge.runtime.wrapped_grid import find
+from flower_edge.runtime.wrapped_grid import chain, find
 from flower_edge.topology.rows import Floats, Indices
 from flower_edge.topology.topology import Topology
 from flower_edge.topology.world import World
@@ -218,13 +218,25 @@ class Environment:
         numbers: Sequence[int],
         parts: Sequence[int | None],
         world: World | None,
+        before: Mapping[int, int],
     ) -> Environment:
-        """Of the workers that a checkpoint has, as far as they are there, by the node ids that they have now."""
+        """Of the workers that a checkpoint has, by the node ids that they have now.
+
+        Those that are not there now keep their row under the id that they had (`before`, with the row), if any worker
+        is found: they may have been left out of this round only. By another id they are attached when they are back.
+        """
+        here = set(present)
         if None in parts:
-            index = {node: i for i, node in enumerate(present[: len(numbers)])}
+            there = {node: i for node, i in before.items() if node in here}
+            index = there or {node: i for i, node in enumerate(present[: len(numbers)])}
         else:
             row = {part: i for i, part in enumerate(parts)}
             index = {node: row[part] for node, part in partitions(grid, present).items() if part in row}
+        # The Grid may be narrowed to a selection in which there is none of them.
+        *_, whole = chain(grid)
+        if index or not before.keys().isdisjoint(whole.get_node_ids()):
+            found = set(index.values())
+            index |= {node: i for node, i in before.items() if i not in found and node not in here}
         return cls(index, list(numbers), list(parts), _between(numbers, world)).sorted()
 
     def attached(self, grid: Grid, present: Sequence[int]) -> Environment:

@@ -76,7 +76,7 @@ class Founder:
         like: Arrays,
         saved: Mapping[str, Any] | None,
     ) -> Group:
-        """The group of the first round, or that of a checkpoint where some of its workers are there.
+        """The group of the first round, or that of a checkpoint where some of its workers can be found.
 
         Raises:
             ProtocolError: nobody is there.
@@ -84,7 +84,8 @@ class Founder:
         """
         if saved is not None:
             numbers, parts = saved["numbers"], saved["partitions"]
-            env = Environment.again(grid, present, numbers, parts, self.membership.world)
+            nodes = {int(node): int(i) for node, i in saved.get("nodes", ())}
+            env = Environment.again(grid, present, numbers, parts, self.membership.world, nodes)
             if env.index:
                 group = self._group(env, int(saved["defined_in"]), begin_s, like)
                 group.load_state_dict(saved)

@@ -387,7 +387,9 @@ class Gossip(Strategy):
             self._group = founder.first(grid, present, server_round, begin_s, self._like, saved)
             if saved is None:
                 self._progress.watching(self._group, self.watch, founder.membership.places, now_s(grid))
-            return self._group
+                return self._group
+            # Who is there now need not be who was there in the checkpoint's round: a selection may have chosen others.
+            group = self._group
         group.env = group.env.attached(grid, present)
         if self.averaging is not None:
             return group

@@ -314,6 +314,7 @@ class Group:
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint; workers by number."""
         return {
+            "nodes": [[node, i] for node, i in self.env.index.items()],
             "numbers": list(self.env.numbers),
             "partitions": list(self.env.partitions),
             "state": self.state,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from flower_edge.control import Control, Dcent, Equal, Start
 from flower_edge.control.controller import State
 from flower_edge.runtime import LocalGrid
 from flower_edge.runtime.clock.round_clock import RoundClock
+from flower_edge.selection import Pipeline
 from flower_edge.store import RunFolder
-from flower_edge.strategies import Gossip
+from flower_edge.strategies import Gossip, Layered, Selected
 from flower_edge.topology.set_ups import set_up
 from flower_edge.topology.sinkhorn import sinkhorn
 from flower_edge.wire import arrays_of, record_of
@@ -159,3 +161,21 @@ def test_a_run_resumed_after_any_round_equals_the_uninterrupted_one(
 @pytest.mark.parametrize(("signalling", "mailbox", "staleness"), MODES)
 def test_so_it_does_in_every_mode(tmp_path: Any, signalling: Any, mailbox: Any, staleness: int) -> None:
     stopped_and_resumed(tmp_path, signalling, mailbox, staleness)
+
+
+@pytest.mark.parametrize("workers", [3, 1], ids=["some", "none"])
+def test_so_it_does_where_a_selection_takes_other_workers_in_every_round(tmp_path: Path, workers: int) -> None:
+    """Of the checkpoint's workers some, or all, are not there in the round with which the run goes on."""
+
+    def strategy() -> Layered:
+        return Layered(Gossip(Equal(), fraction_evaluate=0.0), Selected(Pipeline(workers), seed=1))
+
+    with LocalGrid(make_app(), NODES) as grid:
+        whole = strategy().start(RoundClock(grid), model(), 4)
+    for stop in (1, 2, 3):
+        with RunFolder.create(f"stop-{stop}", config={}, seed=0, root=tmp_path) as folder:
+            with LocalGrid(make_app(), NODES) as grid:
+                strategy().start(RoundClock(grid), model(), stop, run=folder)
+            with LocalGrid(make_app(), NODES) as other:
+                again = strategy().start(RoundClock(other), model(), 4, run=folder, resume=True)
+        assert same_model(again.arrays, whole.arrays)

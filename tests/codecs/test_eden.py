@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws.vector_codec_laws import PATHS, VectorCodecLaws, same_update
+from scipy.stats import norm
 
-from flower_edge.codecs.eden import Eden
+from flower_edge.codecs.eden import _LEVELS, Eden
 from flower_edge.codecs.kernels import using
 from flower_edge.codecs.layout import Floats, Layout
 from flower_edge.codecs.moment import Moment
@@ -126,6 +127,16 @@ def test_what_is_left_out_is_what_theory_says_whatever_the_vector(path: Any, bit
             assert left_out(Eden(bits), v, Moment()) == pytest.approx(NMSE[bits], rel=0.04)
             least = NMSE[bits] / (1 + NMSE[bits])
             assert left_out(Eden(bits, contractive=True), v, Moment()) == pytest.approx(least, rel=0.04)
+
+
+@pytest.mark.parametrize("bits", NMSE)
+def test_levels_are_the_centroids_of_a_normals_cells_and_theory_is_what_they_leave_out(bits: int) -> None:
+    levels = np.array(_LEVELS[bits])
+    edges = np.array([0.0, *(levels[1:] + levels[:-1]) / 2, np.inf])
+    inside = np.diff(norm.cdf(edges))
+    np.testing.assert_allclose(-np.diff(norm.pdf(edges)) / inside, levels, rtol=1e-9)
+    energy = 2 * float((inside * levels**2).sum())
+    assert 1 / energy - 1 == pytest.approx(NMSE[bits], rel=0.01)  # with the scale that is right on average
 
 
 def test_a_random_quarter_costs_a_quarter_and_adds_the_energy_of_what_it_skips() -> None:

@@ -93,8 +93,8 @@ def link_from(text: str) -> Link:
 
     >>> link_from("10 Mbit/s,10 ms")
     Link(goodput_bps=10000000.0, delay_s=0.01)
-    >>> link_from("1Gbit/s").delay_s
-    0.0
+    >>> link_from("1Gbit/s").delay_s, link_from("1Gbit/s,0 ms").delay_s
+    (0.0, 0.0)
     """
     from ..errors import FringeError
     from ..fringe.goals import seconds_of
@@ -102,7 +102,7 @@ def link_from(text: str) -> Link:
 
     rate, comma, delay = text.partition(",")
     try:
-        return Link(rate_bps(rate), seconds_of(delay, "its delay") if comma else 0.0)
+        return Link(rate_bps(rate), seconds_of(delay, "its delay", zero=True) if comma else 0.0)
     except (ConfigError, FringeError) as error:
         why = f"{error}; " if isinstance(error, FringeError) else ""
         raise ConfigError(

@@ -48,7 +48,8 @@ class Amount:
     def __post_init__(self) -> None:
         low, high = {"factor": (1.0, math.inf), "share": (0.0, 1.0), "amount": (0.0, math.inf)}[self.kind]
         if not low < self.value < high:
-            raise FringeError(f"a {self.kind} of {self.value!r}: expected above {low:g} and below {high:g}")
+            below = f" and below {high:g}" if math.isfinite(high) else ""
+            raise FringeError(f"a {self.kind} of {self.value!r}: expected above {low:g}{below}")
 
     def __str__(self) -> str:
         share = f"{100 * self.value:g}%"
@@ -73,17 +74,18 @@ class Amount:
             return text
         if isinstance(text, int | float) and not isinstance(text, bool):
             return cls("share" if text < 1 else "factor", float(text))
-        number, unit = _number(text, field, [f"1 {name}" for name in units])
-        if unit == "x":
-            return cls("factor", number)
-        if unit == "%":
-            return cls("share", number / 100)
-        if unit in units:
-            return cls("amount", number * units[unit])
-        raise FringeError(
-            f"{field} = {text!r}: expected a factor such as '20x', a share such as '95%', or a number of "
-            f"{', '.join(units)}"
-        )
+        number, unit = _split(text) or (math.nan, "")
+        if unit not in ("x", "%", *units):
+            raise FringeError(
+                f"{field} = {text!r}: expected a factor such as '20x', a share such as '95%', or a number of "
+                f"{', '.join(units)}"
+            )
+        try:
+            if unit == "x":
+                return cls("factor", number)
+            return cls("share", number / 100) if unit == "%" else cls("amount", number * units[unit])
+        except FringeError as error:
+            raise FringeError(f"{field} = {text!r}: {error}") from None
 
     def most_left(self, before: float) -> float:
         """What may be left of so much.
@@ -96,34 +98,32 @@ class Amount:
         return before / self.value if self.kind == "factor" else before * (1.0 - self.value)
 
 
-def _number(text: object, field: str, examples: Sequence[str]) -> tuple[float, str]:
+def _split(text: object) -> tuple[float, str] | None:
+    """A number and its unit in small letters, "" where there is none; None of anything else."""
     found = _TEXT.fullmatch(text) if isinstance(text, str) else None
     try:
-        if found is None:
-            raise ValueError
-        return float(found[1]), found[2].lower()
-    except ValueError:
-        raise FringeError(f"{field} = {text!r}: expected such as '20x', '95%' or {examples[0]!r}") from None
+        return None if found is None else (float(found[1]), found[2].lower())
+    except ValueError:  # such as "1.2.3"
+        return None
 
 
-def seconds_of(text: str | float, field: str = "latency_s") -> float:
-    """Seconds, from a number or from "17 ms".
+def seconds_of(text: str | float, field: str = "latency", *, zero: bool = False) -> float:
+    """Seconds, from a number or from "17 ms"; 0 only where `zero` allows it.
 
     Raises:
-        FringeError: neither, or none above 0.
+        FringeError: neither, or not above 0.
 
     >>> seconds_of("17 ms")
     0.017
     """
+    expected = f"expected a time {'of 0 or more' if zero else 'above 0'} with its unit, such as '17 ms' or '0.017 s'"
     if isinstance(text, str):
-        number, unit = _number(text, field, ["17 ms"])
-        if unit not in _SECONDS:
-            raise FringeError(f"{field} = {text!r}: expected seconds, such as '17 ms' or 0.017")
-        value = number * _SECONDS[unit]
+        number, unit = _split(text) or (math.nan, "")
+        value = number * _SECONDS.get(unit, math.nan)
     else:
         value = float(text)
-    if isinstance(text, bool) or not 0.0 < value < math.inf:
-        raise FringeError(f"{field} = {text!r}: expected seconds above 0, such as '17 ms' or 0.017")
+    if isinstance(text, bool) or not 0.0 <= value < math.inf or (value == 0.0 and not zero):
+        raise FringeError(f"{field} = {text!r}: {expected}")
     return value
 
 
@@ -173,7 +173,10 @@ class Goals:
             # Meant in points or per cent, and as a share it would never bind.
             raise FringeError(f"drop = {self.drop}: {self.metric} is a share of 1, so 0.01 is one point")
         if self.bandwidth is None and self.latency_s is None and self.reduction is None:
-            raise FringeError("no goal; give bandwidth='20x', latency_s='17 ms' or reduction='79%', or several")
+            raise FringeError(
+                "no goal; give less bandwidth, such as '20x', a latency, such as '17 ms', a reduction of it, such as "
+                "'79%', or several"
+            )
         if self.bandwidth is not None:
             object.__setattr__(self, "bandwidth", Amount.parse(self.bandwidth, _BYTES, "bandwidth"))
         if self.latency_s is not None:

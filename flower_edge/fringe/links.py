@@ -279,16 +279,18 @@ def refuse_impossible(
     Raises:
         FringeError: a goal that is not possible, or no number.
     """
-    for name, goal, possible in (
-        ("latency_s", latency_s, latency_s is None or latency_s > most.latency_s),
-        ("reduction_s", reduction_s, reduction_s is None or reduction_s < most.reduction_s),
-        ("fraction", fraction, fraction is None or fraction < most.fraction),
+    for name, goal, scale, words, possible in (
+        ("latency_s", latency_s, 1e3, "a latency of {:.4g} ms", latency_s is None or latency_s > most.latency_s),
+        ("reduction_s", reduction_s, 1e3, "{:.4g} ms less", reduction_s is None or reduction_s < most.reduction_s),
+        ("fraction", fraction, 100, "{:.4g} % less", fraction is None or fraction < most.fraction),
     ):
-        if goal is not None and not 0.0 <= goal < math.inf:
+        if goal is None:
+            continue
+        if not 0.0 <= goal < math.inf:
             raise FringeError(f"{name} = {goal!r}: expected a finite number, 0 or more")
         if not possible:
             raise FringeError(
-                f"{name} = {goal} cannot be reached by sending less: delays and compute alone take "
+                f"{words.format(scale * goal)} cannot be reached by sending less: delays and compute alone take "
                 f"{most.latency_s * 1e3:.2f} ms, so latency falls by less than {most.reduction_s * 1e3:.2f} ms "
                 f"({100 * most.fraction:.1f} %); ask for less, or move a machine nearer"
             )

@@ -130,6 +130,23 @@ def test_a_proposal_names_what_would_be_chosen_and_the_most_that_could_go(opened
     assert session.phase == "idle"
 
 
+def test_a_proposal_that_would_go_on_tells_of_the_pipeline_that_there_is_and_each_end_is_said(opened: Opened) -> None:
+    session = opened()
+    session.submit(settings(bandwidth="3x"))
+    assert session.wait(120) == "goals met"
+    total = session.told()["total"]
+    assert total is not None
+    # Asked for half, other machines and cuts would be chosen: what is reachable is that of those which there are.
+    told = session.propose(settings(bandwidth="2x"))
+    assert (told["before_bytes"], told["cuts"]) == (total["before_bytes"], ["1", "3"])
+    assert told["from_version"] == session.told()["versions"][-1]["number"]
+    assert session.propose(settings(metric="loss"))["from_version"] is None
+    session.submit(settings(bandwidth="2x"))
+    assert session.wait(120) == "goals met"
+    said = [one["text"].partition(",")[0] for one in session.told()["events"]]
+    assert said.count("goals met") == 2, said
+
+
 def test_a_goal_that_delays_make_impossible_is_refused_and_the_most_is_named(opened: Opened) -> None:
     session = opened()
     wanted = settings(latency="14 ms")

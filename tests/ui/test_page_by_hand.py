@@ -165,6 +165,12 @@ def test_what_is_refused_is_said_in_the_words_of_the_library(session: Compressio
         await until(lambda: "ask for less" in shown(user), user)
         assert "Traceback" not in shown(user)
         assert session.phase == "idle"
+        with user:
+            errors = [one for one in ElementFilter(kind=ui.html) if "fe-error" in one.classes]
+        await until(lambda: any("ask for less" in one.content for one in errors), user)
+        with user:  # what was refused is no longer what stands there
+            labelled(user, "bandwidth, less by").set_value(3)
+        await until(lambda: not any(one.content for one in errors), user)
 
     by_hand(session, steps)
 

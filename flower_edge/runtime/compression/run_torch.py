@@ -129,6 +129,7 @@ class Run:
             self.controller.learn_from(task.learn, task.labels)
         self.controller.resume()
         self.settings, self.notice, self.settled = settings, None, None
+        self.told_end = None  # said of each submission, also where nothing is left to do
 
     def same_place(self, settings: CompressionSettings) -> bool:
         """Whether other settings change no more than goals and how they are followed: then it can aim at them.

@@ -34,7 +34,7 @@ from .reporting_torch import csv_text, json_text, report_of, save_text
 from .requests import Requests
 from .restart_torch import kept_of, restored
 from .settings import CompressionSettings
-from .submitting_torch import accepted
+from .submitting_torch import accepted, going_on
 from .task_torch import CompressionTask
 from .telling_torch import told_of
 from .told import Phase, Told
@@ -95,7 +95,8 @@ class CompressionSession:
     def propose(self, settings: CompressionSettings, *, refuse: bool = True) -> dict[str, Any]:
         """What would be chosen, what an inference costs uncompressed, and the most that could go.
 
-        Nothing is changed. While an iteration goes on this may have to wait for its end.
+        Nothing is changed. While an iteration goes on this may have to wait for its end. Of what would go on from where
+        it is, see `submit`, nothing is chosen again; `from_version` is the version it would go on from, else None.
 
         Args:
             settings: that would be submitted.
@@ -107,7 +108,11 @@ class CompressionSession:
             SplitError: a model that cannot be cut there.
         """
         with self._turns.first():
-            return self._planner.plan(settings, self._loop.links(), refuse=refuse).told
+            run = going_on(self._loop, settings)
+            choice = None if run is None else run.choice
+            told = self._planner.plan(settings, self._loop.links(), choice=choice, refuse=refuse).told
+            at = None if run is None or run.controller is None else run.controller.version.number
+            return {**told, "from_version": at}
 
     def submit(self, settings: CompressionSettings) -> dict[str, Any]:
         """Compress. Returns what was proposed, once it is accepted; the rest happens in a thread.

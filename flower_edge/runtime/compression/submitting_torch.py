@@ -13,7 +13,14 @@ from .settings import CompressionSettings
 from .task_torch import CompressionTask
 from .turns import Turns
 
-__all__ = ["accepted"]
+__all__ = ["accepted", "going_on"]
+
+
+def going_on(loop: Loop, settings: CompressionSettings) -> Run | None:
+    """The run that would go on with these settings, as they change no more than goals; None: another would begin."""
+    run = loop.run
+    same = run is not None and run.controller is not None and run.failed is None and run.same_place(settings)
+    return run if same else None
 
 
 def accepted(
@@ -39,8 +46,8 @@ def accepted(
     Raises:
         FringeError, SplitError: as of `Planner.plan`; what went on before goes on.
     """
-    run = loop.run
-    if run is not None and run.controller is not None and run.failed is None and run.same_place(settings):
+    run = going_on(loop, settings)
+    if run is not None and run.controller is not None:
         with turns.first():
             plan = planner.plan(settings, loop.links(), choice=run.choice)
             run.aim(settings, task)
@@ -51,7 +58,7 @@ def accepted(
         return plan.told
     with turns.first():
         plan = planner.plan(settings, loop.links())
-        recorded = () if run is None else run.all_recorded(settings.metric)
+        recorded = () if loop.run is None else loop.run.all_recorded(settings.metric)
         new = Run(settings, recorded=recorded)
         # Machines and cuts are not chosen by links that nobody has measured yet.
         if not plan.unmeasured or (settings.machines and settings.cuts):

@@ -80,8 +80,10 @@ class Form:
             self._reach_refused.set_content("")
 
     def changed(self) -> None:
-        """Another value: what is attainable is asked for again, after a moment."""
+        """Another value: what is attainable is asked for again, after a moment; what was refused is no longer there."""
         self._asked += 1
+        if self.said:
+            self.refuse("")
 
     def _set(self, name: str, also: Callable[[], None] | None = None) -> Callable[[Any], None]:
         def change(event: Any) -> None:
@@ -321,8 +323,11 @@ class Form:
             for name, cut in zip(proposed.get("machines", ()), cuts, strict=False)
         ]
         methods = ", ".join(proposed.get("methods", ()))
+        at = proposed.get("from_version")
+        goes_on = "" if at is None else paragraph(f"Goes on from version {at}, where it is: only goals are others.")
         self._chosen.set_content(
-            table("Proposed", ["machine", "ends after", "layers to optimise"], rows)
+            goes_on
+            + table("Proposed", ["machine", "ends after", "layers to optimise"], rows)
             + paragraph(f"methods: {methods}")
             + "".join(paragraph(one, "quiet") for one in proposed.get("why", ()))
         )

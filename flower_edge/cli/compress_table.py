@@ -16,7 +16,7 @@ from ..units import human_bits
 from .columns import NOTHING, columns, ratio
 
 if TYPE_CHECKING:
-    from ..runtime.compression.told import ConnectionTold, Told, TotalTold
+    from ..runtime.compression.told import ConnectionTold, Phase, Told, TotalTold
 
 __all__ = ["ITERATION", "ended", "iteration_cells", "proposal", "summary", "tried"]
 
@@ -63,6 +63,7 @@ def summary(told: Told) -> list[str]:
         *_frozen(told),
         *_requests(told),
         *_attainable(total),
+        *_missed(told["phase"], total),
         ended(told),
     ]
 
@@ -77,6 +78,20 @@ def ended(told: Told) -> str:
     back = sum(not row["accepted"] for row in told["iterations"])
     why = f": {told['error']}" if told["error"] else ""
     return f"{told['phase']} after {len(told['iterations'])} iterations, {back} rolled back{why}"
+
+
+def _missed(phase: Phase, total: TotalTold) -> list[str]:
+    """By how much, and what can be done about it, where nothing is left to try."""
+    if phase != "floor reached" or total["goals_met"]:
+        return []
+    bytes_, seconds_ = total["most_bytes"], total["most_s"]
+    missed = []
+    if bytes_ is not None and total["now_bytes"] > bytes_:
+        missed.append(f"{_bytes(total['now_bytes'])} where {_bytes(math.floor(bytes_))} were asked for")
+    if seconds_ is not None and total["now_s"] > seconds_:
+        missed.append(f"{_ms(total['now_s'])} ms where {_ms(seconds_)} ms were asked for")
+    do = "allow the metric more (--drop, --floor), more layers (--depth), other --cuts or --methods, or ask for less"
+    return [f"missed: {', '.join(missed)}; {do}"]
 
 
 def _connections(found: Sequence[ConnectionTold], total: TotalTold) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,12 @@ def test_goals_that_are_met_end_in_0_with_a_table_for_each_connection_and_files(
     with (tmp_path / "out" / "iterations.csv").open() as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["quantisation"]
     assert (tmp_path / "out" / "summary.txt").read_text().splitlines()[-1] in told
+
+
+def test_a_floor_that_is_reached_first_says_what_was_missed_and_what_can_be_done() -> None:
+    lines = call("--bandwidth", "9x", "--floor", "1.0", code=3).splitlines()
+    assert re.fullmatch(r"missed: \d+ B where \d+ B were asked for; allow the metric more \(--drop, .*", lines[-2])
+    assert lines[-1].startswith("floor reached after ")
 
 
 def test_a_floor_that_is_reached_first_ends_in_3_and_json_is_one_document() -> None:

@@ -138,6 +138,16 @@ def test_measured_numbers_stand_beside_modelled_ones_and_a_dash_where_there_are_
     assert "6.1 ms" in shown
 
 
+def test_where_goals_are_out_of_reach_it_says_what_can_be_done() -> None:
+    def said(phase: str, met: bool) -> str:
+        told = {"iterations": [], "phase": phase, "total": total(goals_met=met), "error": None}
+        return text_of(views.status(told))  # type: ignore[arg-type]  # all that it reads
+
+    assert "allow the metric more" in said("floor reached", False)
+    assert "allow the metric more" not in said("floor reached", True)
+    assert "allow the metric more" not in said("stopped", False)
+
+
 def test_floor_goals_and_what_is_reachable_stand_beside_the_score() -> None:
     shown = text_of(views.total(total()))
     for words in ("94.00 %", "floor 93.00 %", "floor kept", "goal: at most 100 B", "not yet", "−99.0 %", "no goal"):

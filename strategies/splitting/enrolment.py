@@ -84,7 +84,7 @@ def collect_requests(session: Session, grid: Grid, nodes: Any, timeout_s: float 
     Raises:
         NotEnoughNodes: too few requested in time.
     """
-    rules = session.rules
+    rules, told = session.rules, ""
     while True:
         present = nodes()
         session.enrol(present)
@@ -98,6 +98,9 @@ def collect_requests(session: Session, grid: Grid, nodes: Any, timeout_s: float 
         present_s = time.monotonic() if virtual_s is None else virtual_s
         if not session.wait(present_s):
             return
+        if (waits_for := session.awaited()) != told:
+            told = waits_for
+            log.info("\twaiting for %s, for up to %g s: EnrolRules(timeout_s=...)", waits_for, rules.timeout_s)
         if virtual_s is None or not wait_until(grid, virtual_s + rules.poll_s):
             time.sleep(rules.poll_s)
 

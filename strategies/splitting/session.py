@@ -160,6 +160,15 @@ class Session:
         self._move(Phase.PREPARE)
         return False
 
+    def awaited(self) -> str:
+        """Whom it waits for in its first phase, in words."""
+        rules = self.rules
+        missing = self.with_standing(Standing.ENROLLED)
+        if missing:
+            shown = ", ".join(str(number) for number in missing[:6]) + (", …" if len(missing) > 6 else "")
+            return f"{len(missing)} of {len(self.devices)} devices ({shown}) to have {rules.least_samples} samples"
+        return f"{max(rules.expected, rules.min_devices)} devices, of which {len(self.devices)} are there"
+
     # -- preparation -------------------------------------------------------------------------------------------------
 
     def ready(self, number: int, digest: str, expected: str, why: str = "") -> None:

@@ -135,7 +135,10 @@ def clocked(local: LocalGrid) -> VirtualClock:
     return VirtualClock(GridProxy(local), [Device()] * 3, [Link()] * 3)
 
 
-def test_the_cloud_waits_in_virtual_time_until_all_have_enough_data() -> None:
+def test_the_cloud_waits_in_virtual_time_until_all_have_enough_data_and_says_for_whom(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "flwr.edge")
     data = Growing({0: 14, 1: 2, 2: 18})
     strategy = split(planner=FixedCut(2), enrol=EnrolRules(least_samples=10, poll_s=7.0, expected=3))
     with LocalGrid(device_app(data=data), 3) as local:
@@ -143,6 +146,8 @@ def test_the_cloud_waits_in_virtual_time_until_all_have_enough_data() -> None:
         strategy.start(grid, start(), 1)
         assert grid.now_s >= 4 * 7.0
     assert [row["device"] for row in strategy.history] == [0, 1, 2]
+    told = [message.strip() for message in caplog.messages if "waiting for" in message]
+    assert told == ["waiting for 1 of 3 devices (1) to have 10 samples, for up to 600 s: EnrolRules(timeout_s=...)"]
 
 
 def test_who_is_too_late_is_dropped_and_joins_at_a_merge() -> None:

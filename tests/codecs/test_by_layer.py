@@ -150,7 +150,7 @@ def test_first_and_last_layers_are_found_also_where_a_layer_holds_layers() -> No
     layout = Layout(tuple(names), ((1,),) * 5)
     assert [g.arrays for g in codec.groups(layout)] == [(0,), (3, 4), (1, 2)]
     slashes = first_and_last(["a/w", "a/b", "c/w"], first=Identity(), last=Half(), default=Sign(), dot="/")
-    assert [pattern for pattern, _ in slashes.rules] == ["a/*", "c/*"]
+    assert slashes.rules == (("a/*", Identity()), ("c/*", Half()))
 
 
 def test_a_name_with_brackets_is_taken_literally() -> None:

@@ -19,6 +19,7 @@ from flower_edge.codecs.identity import Identity
 from flower_edge.codecs.layout import Floats, Layout
 from flower_edge.codecs.moment import NO_MOMENT, Moment
 from flower_edge.codecs.sparse import Sparse, Update
+from flower_edge.codecs.top_k import TopK
 from flower_edge.codecs.vector_codec import VectorCodec
 from flower_edge.errors import CodecError, CodecGap
 from flower_edge.store import tree_from_bytes, tree_to_bytes
@@ -283,3 +284,12 @@ def test_the_moment_reaches_the_codec_within() -> None:
     codec.encode(model(1), codec.begin(model(0)), Moment(5, 2))
     codec.encode(model(1), codec.begin(model(0)))
     assert seen == [Moment(5, 2), NO_MOMENT]
+
+
+@pytest.mark.parametrize("inner", [Identity(), TopK(1.0, Identity())], ids=["dense", "sparse"])
+def test_a_step_of_a_quarter_tells_a_quarter_of_the_change(inner: Any) -> None:
+    codec = Delta(inner, step=0.25)
+    state = codec.begin({"w": np.zeros(3, np.float32)})
+    payload, _ = codec.encode({"w": np.array([4, -8, 12], np.float32)}, state)
+    told, _ = codec.decode(payload, state)
+    np.testing.assert_array_equal(told["w"], np.array([1, -2, 3], np.float32))

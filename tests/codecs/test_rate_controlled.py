@@ -161,6 +161,13 @@ def test_the_budget_of_bytes_is_never_exceeded(groups: str, budget: int) -> None
     assert max(map(len, payloads)) <= budget
 
 
+def test_a_budget_that_a_payload_misses_by_a_byte_or_a_few_is_kept_too() -> None:
+    (payload,), _ = run(RateControlled(CANDIDATES, budget_bytes=10**6), [uneven()])
+    for budget in range(len(payload) - 4, len(payload) + 1):
+        (found,), _ = run(RateControlled(CANDIDATES, budget_bytes=budget), [uneven()])
+        assert len(found) <= budget
+
+
 def test_more_bytes_never_mean_more_error() -> None:
     lost = [run(RateControlled(CANDIDATES, budget_bytes=budget), [uneven()])[1][0] for budget in range(300, 12000, 300)]
     assert all(after <= before for before, after in pairwise(lost))

@@ -98,6 +98,14 @@ def test_a_gradient_that_arrived_torn_is_left_out_and_the_node_gets_the_model() 
     assert result.train_metrics_clientapp[1]["whole_models"] == NODES + 1
 
 
+def test_a_gradient_that_did_not_count_leaves_error_feedback_as_if_it_had_never_been_made() -> None:
+    coded: dict[str, Any] = {"codec": stc(0.2), "dtype": np.float32}
+    never, _ = run(script=[Fault(1, "raise", at=3)], **coded)
+    lost, happened = run(nth(1, 3, torn), **coded)
+    assert happened == {"refused": 1}
+    np.testing.assert_array_equal(flat(lost.arrays), flat(never.arrays))
+
+
 def forget(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """A SuperNode that was started anew."""
     for name in [name for name in context.state if name.startswith("flower-edge.state")]:

@@ -141,7 +141,7 @@ def _run(plan: Plan, names: list[str], seeds: list[int], out: Path, data: str | 
                     trial = run_trial(plan, name, seed, path=data)
                     write_trial(out, trial)
                     if not console.is_terminal:
-                        console.print(f"{name}, seed {seed}")
+                        console.print(f"{len(trials) + 1} of {len(names) * len(seeds)}: {name}, seed {seed}")
                 trials.append(trial)
                 progress.advance(task)
     return trials

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from flower_edge.errors import ConfigError, NobodyAdmitted
+from flower_edge.errors import NobodyAdmitted
 from flower_edge.events import Event
 from flower_edge.rounds import Round
 from flower_edge.runtime.generators import give_threads_their_own_jitter
@@ -23,6 +23,7 @@ from flower_edge.store.run_folder import RunFolder
 from flower_edge.telemetry import log_about, log_context, log_to_json
 from flower_edge.telemetry.json_lines import wanted_by_environment
 
+from .arguments import check_start, scores_of
 from .round_work import Work
 from .run_session import RunSession
 from .step_events import step_events
@@ -60,10 +61,10 @@ def drive(
         resume: continue from the newest checkpoint of `run`; rounds keep their numbers.
 
     Raises:
+        ConfigError: what rounds cannot begin with, or an `evaluate_fn` that returns no metrics by name.
         ResumeError: no checkpoint, or one that does not fit this strategy, grid or model.
     """
-    if num_rounds < 0:
-        raise ConfigError(f"num_rounds = {num_rounds}: expected 0 or more")
+    check_start(initial_arrays, num_rounds, train_config, evaluate_config)
     train_config = ConfigRecord() if train_config is None else train_config
     evaluate_config = ConfigRecord() if evaluate_config is None else evaluate_config
     if wanted_by_environment():
@@ -85,7 +86,7 @@ def drive(
     else:
         if run is not None:
             session.check_resumable()
-        if evaluate_fn and (found := evaluate_fn(0, initial_arrays)) is not None:
+        if evaluate_fn and (found := scores_of(evaluate_fn(0, initial_arrays))) is not None:
             log.info("Initial global evaluation results: %s", found)
             result.evaluate_metrics_serverapp[0] = found
             session.record("central", 0, found)
@@ -118,7 +119,7 @@ def drive(
             result.evaluate_metrics_clientapp[number] = evaluated.metrics
         session.report("evaluate", number, evaluated)
 
-        central = evaluate_fn(number, arrays) if evaluate_fn else None
+        central = scores_of(evaluate_fn(number, arrays)) if evaluate_fn else None
         if central is not None:
             log.info("\t└──> Global MetricRecord: %s", central)
             result.evaluate_metrics_serverapp[number] = central

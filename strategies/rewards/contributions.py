@@ -25,6 +25,7 @@ from flower_edge.contribution.exact import exact_shapley
 from flower_edge.contribution.game import Contribution
 from flower_edge.contribution.leave_one_out import leave_one_out
 from flower_edge.contribution.truncated import Sampling, shapley, truncated_shapley
+from flower_edge.errors import ConfigError
 from flower_edge.filtering.judging import Evaluate
 from flower_edge.runtime.generators import kept_generators
 from flower_edge.updates.merges import Merges
@@ -97,6 +98,11 @@ def worth_of(
     def value(coalition: frozenset[int]) -> float:
         with np.errstate(all="ignore"):  # a merge that overflows is told by its score
             found = evaluate(merge(coalition))
+        if not hasattr(found, score):
+            raise ConfigError(
+                f"evaluate returned {str(found)[:80]}; expected what has a loss and an accuracy, "
+                "such as EvalResult(0.3, 0.9, 100)"
+            )
         return -float(found.loss) if score == "loss" else float(found.accuracy)
 
     with kept_generators():

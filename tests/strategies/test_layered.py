@@ -374,3 +374,18 @@ def test_a_reply_without_a_metric_record_is_named_with_what_belongs_there() -> N
     words = r"FedAvg could not merge 2 replies: node 100\d sent no MetricRecord; .*MetricRecord\(\{'samples': n, "
     with LocalGrid(app, 2) as grid, pytest.raises(RoundFailed, match=words):
         Layered(FedAvg(weighted_by_key="samples")).start(grid, initial_model(), num_rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"initial_arrays": {"w": np.ones(3)}}, r"initial_arrays is a dict.*record_of\(arrays\)"),
+        ({"num_rounds": 2.0}, r"num_rounds = 2\.0: expected a whole number"),
+        ({"train_config": {"lr": 0.1}}, r"train_config = .*write ConfigRecord\("),
+        ({"evaluate_fn": lambda number, arrays: (0.3, {"accuracy": 0.9})}, r"evaluate_fn returned \(0\.3, .*MetricRec"),
+        ({"evaluate_fn": lambda number, arrays: 0.9 if number else None}, r"evaluate_fn returned 0\.9: .*MetricRec"),
+    ],
+)
+def test_what_start_cannot_begin_with_is_refused_and_it_says_what_to_write(given: dict[str, Any], says: str) -> None:
+    with LocalGrid(toy_app(), 2) as grid, pytest.raises(ConfigError, match=says):
+        Layered(FedAvg()).start(grid, **{"initial_arrays": initial_model(), "num_rounds": 1, **given})

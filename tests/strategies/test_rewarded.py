@@ -335,3 +335,9 @@ def test_strategies_without_models_to_merge_are_refused() -> None:
         Layered(FedXgbBagging(), rewarded())
     with pytest.raises(NestingError, match="Gossip"):
         Layered(Gossip(), rewarded())
+
+
+def test_an_evaluation_that_is_one_number_is_refused_and_it_says_what_to_return() -> None:
+    one_number: Any = lambda arrays: 0.5  # noqa: E731
+    with LocalGrid(toy_app(), 3) as grid, pytest.raises(ConfigError, match=r"evaluate returned 0\.5; .*EvalResult\("):
+        Layered(fedavg(), Rewarded(one_number, seed=1)).start(grid, initial_model(), num_rounds=1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import ConfigError
 from .compress_inputs import addresses_from, links_from
-from .split_edge import read_pem
+from .split_edge import read_pem, refuse_plain
 
 if TYPE_CHECKING:
     from ..runtime.compression.fleets import Fleet
@@ -88,7 +88,7 @@ def fleet_of(where: Where) -> Fleet:
 
 def _running(where: Where) -> Fleet:
     from ..runtime.compression.fleets import RunningStages
-    from ..transport.credentials import Credentials, Insecure, MutualTls, TrustServer
+    from ..transport.credentials import Credentials, Insecure, MutualTls, TrustServer, split_address
     from ..transport.grpc_transport import GrpcTransport
 
     addresses = addresses_from(where.stages, where.machines)
@@ -97,12 +97,14 @@ def _running(where: Where) -> Fleet:
     credentials: Credentials = Insecure()
     if (where.certificate is None) != (where.key is None) or (where.certificate and where.authority is None):
         raise ConfigError("--certificate, --key and --authority: give all three, or --authority alone")
+    secret = None if where.secret is None else read_pem(where.secret).strip()
+    for name, address in addresses.items() if where.authority is None else ():
+        refuse_plain(f"--stages {name}={address}", split_address(address)[0], "--authority")
     if where.authority is not None:
         authority = read_pem(where.authority)
         credentials = TrustServer(authority)
         if where.certificate is not None and where.key is not None:
             credentials = MutualTls(read_pem(where.certificate), read_pem(where.key), authority)
-    secret = None if where.secret is None else read_pem(where.secret).strip()
     return RunningStages(
         addresses,
         GrpcTransport(credentials),

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from ..errors import ConfigError
+from ..loopback import is_loopback
 
-__all__ = ["models_named", "read_pem", "register"]
+__all__ = ["models_named", "read_pem", "refuse_plain", "register"]
 
 #: Between two looks whether the process was told to end.
 _LOOK_S: Final = 0.2
@@ -55,14 +56,19 @@ def split_edge(
     from ..transport.grpc_transport import GrpcTransport
 
     host, port = split_address(listen)
-    split_address(cloud)
+    cloud_host, _ = split_address(cloud)
     if (certificate is None) != (key is None):
         raise ConfigError("--certificate and --key belong together: give both, or neither for no TLS on loopback")
     serving: Credentials = Insecure()
     if certificate is not None and key is not None:
         serving = ServerTls(read_pem(certificate), read_pem(key))
     dialling: Credentials = Insecure() if cloud_authority is None else TrustServer(read_pem(cloud_authority))
-    relay = SplitRelay(GrpcTransport(serving), host, port, GrpcTransport(dialling), cloud, models=models_named(models))
+    own = models_named(models)
+    if certificate is None:
+        refuse_plain(f"--listen {listen}", host, "--certificate and --key")
+    if cloud_authority is None:
+        refuse_plain(f"--cloud {cloud}", cloud_host, "--cloud-authority")
+    relay = SplitRelay(GrpcTransport(serving), host, port, GrpcTransport(dialling), cloud, models=own)
     ended: list[int] = []
     # No lock in a handler: it may come while this thread holds that lock.
     before = signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
@@ -77,6 +83,24 @@ def split_edge(
                     time.sleep(_LOOK_S)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def refuse_plain(option: str, host: str, give: str) -> None:
+    """Refuse an address of another machine where no TLS was asked for, in options and not in classes.
+
+    Args:
+        option: what was typed.
+        host: of it.
+        give: the options that bring TLS.
+
+    Raises:
+        ConfigError: it is no address of this machine.
+    """
+    if not is_loopback(host):
+        raise ConfigError(
+            f"{option}: without TLS everybody on the way could read and change models; give {give}, or an address of "
+            "this machine, such as 127.0.0.1, and a tunnel to it"
+        )
 
 
 def read_pem(path: Path) -> bytes:

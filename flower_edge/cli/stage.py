@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from ..errors import ConfigError
-from .split_edge import models_named, read_pem
+from .split_edge import models_named, read_pem, refuse_plain
 
 if TYPE_CHECKING:
     from ..runtime.fringe.stage import StageServer
@@ -91,6 +91,8 @@ def stage(
     port = 0 if free else port
     if (certificate is None) != (key is None):
         raise ConfigError("--certificate and --key belong together: give both, or neither for no TLS on loopback")
+    if certificate is None:
+        refuse_plain(f"--listen {listen}", host, "--certificate and --key, with --authority and --secret")
     serving: Credentials = Insecure()
     if certificate is not None and key is not None:
         serving = ServerTls(read_pem(certificate), read_pem(key))

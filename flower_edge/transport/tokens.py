@@ -91,7 +91,11 @@ class TokenMaker:
             raise TransportRefused(f"a token made for {claimed_purpose!r}, not for {purpose!r}", "other-purpose")
 
     def _claims(self, token: str) -> tuple[str, int, str, float]:
-        refused = TransportRefused("not a token of this server; send the one that came with the order", "bad-token")
+        refused = TransportRefused(
+            "not a token of this server, but of another secret or none; send the one that came with the order, or give "
+            "both ends the same secret",
+            "bad-token",
+        )
         if len(token) > _MOST_CHARACTERS:
             raise refused
         try:

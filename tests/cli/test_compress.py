@@ -263,6 +263,7 @@ def test_a_kept_compression_follows_links_where_that_alone_is_new_and_takes_othe
         (("--requests", "5"), ConfigError, "--serve or --stages"),
         (("--requests", "nan", "--serve"), ConfigError, "--requests nan: expected 0 or more"),
         (("--page-key", "key.pem"), ConfigError, "give --page"),
+        (("--stages", "a=10.0.0.1:1,b=127.0.0.1:2"), ConfigError, "--stages a=10.0.0.1:1: without TLS .* --authority"),
         (("--policy", "luck"), FringeError, "rules, learned"),
         (("--machines", "a"), FringeError, "two"),
     ],

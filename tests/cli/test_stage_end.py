@@ -1,4 +1,7 @@
-"""A stage that was told to end is gone in bounded time, whatever hangs: its own closing, or who should read of it."""
+"""A stage that was told to end is gone in bounded time, whatever hangs: its own closing, or who should read of it.
+
+One that others could reach in plain text does not begin.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ import time
 from contextlib import suppress
 
 import pytest
+from typer.testing import CliRunner
+
+from flower_edge.cli.main import app
+from flower_edge.errors import ConfigError
 
 #: The times are a thirtieth, so that nobody waits for twenty seconds here.
 PROGRAM = """
@@ -47,3 +54,9 @@ def test_a_stage_whose_closing_hangs_ends_though_nobody_reads_where_its_threads_
     finally:
         os.close(reads)
         os.close(writes)
+
+
+def test_a_stage_that_others_could_reach_without_tls_says_what_to_type() -> None:
+    result = CliRunner().invoke(app, ["stage", "--machine", "gateway", "--listen", "0.0.0.0:9201"])
+    assert isinstance(result.exception, ConfigError)
+    assert "give --certificate and --key, with --authority and --secret" in str(result.exception)

@@ -82,8 +82,8 @@ class Form:
     def changed(self) -> None:
         """Another value: what is attainable is asked for again, after a moment; what was refused is no longer there."""
         self._asked += 1
-        if self.said:
-            self.refuse("")
+        if self.said:  # still said: the page is not to say it anew, at its top
+            self._error.set_content("")
 
     def _set(self, name: str, also: Callable[[], None] | None = None) -> Callable[[Any], None]:
         def change(event: Any) -> None:

@@ -67,7 +67,9 @@ def status(told: Told, said: str = "") -> str:
             f"{all_['metric']} {words.score(all_['score'], all_['metric'])}."
         )
         if phase == "floor reached" and not all_["goals_met"]:
-            sentence += " The goals are not: ask for less, allow the metric more or more layers, and submit again."
+            sentence += (
+                " The goals were not reached: ask for less, allow the metric more or more layers, and submit again."
+            )
     wrong = paragraph(told["error"], "bad") if told["error"] and told["error"] != said else ""
     return paragraph(sentence) + wrong
 

@@ -50,6 +50,8 @@ COLUMNS = (
     "previous", "hash",
 )  # fmt: skip
 
+#: Nodes that an error names, where the one that was asked for is not there.
+_NAMED = 8
 #: What a formula begins with, in one spreadsheet or another.
 _FORMULA = tuple("=+-@\t\r\n")
 
@@ -127,8 +129,10 @@ def statement(
     with open_book(book, root) as found:
         rows = list(found.entries(node=node, run=run)) if node else []
         if not rows:
-            there = ", ".join(list(found.balances(run))[:8]) or "nobody"
-            raise ConfigError(f"{found.name} has no row of node {node!r}; it has rows of {there}")
+            nodes = sorted(found.balances(run), key=by_number)
+            more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+            there = ", ".join(nodes[:_NAMED]) or "nobody"
+            raise ConfigError(f"{found.name} has no row of node {node!r}; it has rows of {there}{more}")
     whole = state(node, rows, by or Tariff())
     since, until = whole.period
     if as_csv:

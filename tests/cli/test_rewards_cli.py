@@ -133,6 +133,13 @@ def test_a_node_without_rows_is_a_mistake_that_names_others(path: Path, node: st
         call("statement", node, "--book", path)
 
 
+def test_of_many_nodes_the_first_are_named_by_number(tmp_path: Path) -> None:
+    with RewardBook(tmp_path / "many.sqlite") as book:
+        book.settle(replace(ROUND, pot=12, carried=0, credits={str(node): 1 for node in range(12)}, details={}))
+    with pytest.raises(ConfigError, match="it has rows of 0, 1, 2, 3, 4, 5, 6, 7 and 4 more"):
+        call("statement", 99, "--book", tmp_path / "many.sqlite")
+
+
 def test_verify_tells_the_head_and_its_exit_code(path: Path) -> None:
     first, second = call("verify", "--book", path).splitlines()
     assert first == f"ok: 7 rows in {path}"

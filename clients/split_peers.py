@@ -37,7 +37,16 @@ from flower_edge.runtime.splitting.peers import (
 )
 from flower_edge.splitting.agreed import parts
 from flower_edge.splitting.optimiser_state import parameter_of
-from flower_edge.wire import arrays_of, cast_like, model_spec, packet_bytes, packet_record, record_of, weight_of
+from flower_edge.wire import (
+    array_of,
+    arrays_of,
+    cast_like,
+    model_spec,
+    packet_bytes,
+    packet_record,
+    record_of,
+    weight_of,
+)
 
 if TYPE_CHECKING:
     from flower_edge.splitting.cutting_torch import CutModel
@@ -78,7 +87,7 @@ def hold_back(order: SplitOrder, reply: Message, context: Context, model: CutMod
         return reply
     last, half = len(model.units), records[HALF_RECORD]
     names = dict.fromkeys((*model.names(0, asked.cut), *model.names(last - asked.tail, last)))
-    own, samples = {name: half[name].numpy() for name in names}, weight_of(reply)
+    own, samples = {name: array_of(half[name]) for name in names}, weight_of(reply)
     NodeState(context, STATE).save({"of": _of(order), "own": own, "samples": samples})
     reply.content[HALF_RECORD] = ArrayRecord({name: array for name, array in half.items() if name not in names})
     if OPTIMISER_RECORD in records and not asked.keeps_optimiser:

@@ -7,9 +7,12 @@ decoder is loud.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from functools import lru_cache
+from io import BytesIO
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,7 @@ from .errors import ModelMismatch, WireError
 __all__ = [
     "PACKET_SCHEMA",
     "ModelSpec",
+    "array_of",
     "arrays_of",
     "cast_like",
     "check_model",
@@ -57,7 +61,41 @@ def arrays_of(record: ArrayRecord) -> Arrays:
     >>> arrays_of(record_of({"w": np.zeros(2)}))
     {'w': array([0., 0.])}
     """
-    return {name: array.numpy() for name, array in record.items()}
+    return {name: array_of(array) for name, array in record.items()}
+
+
+def array_of(array: Array) -> npt.NDArray[Any]:
+    """What `Array.numpy` gives: an array of its own.
+
+    NumPy reads the head of each array as Python source. On CPython 3.11 before 3.11.8, as of Debian 12, that raises a
+    SystemError now and then where another thread does so too (cpython#106905), and anywhere it takes longer than to
+    copy a small array. A federation sends many arrays of few heads: here each head is read once.
+
+    >>> array_of(Array(np.arange(3)))
+    array([0, 1, 2])
+    """
+    data = array.data
+    start = _HEAD_BYTES + int.from_bytes(data[8:_HEAD_BYTES], "little")
+    if array.stype != "numpy.ndarray" or data[:8] != _HEAD or start > _LONGEST_HEAD:
+        return array.numpy()
+    shape, transposed, dtype = _read_head(data[8:start])
+    count = math.prod(shape)
+    if dtype.hasobject or not dtype.itemsize or len(data) - start != count * dtype.itemsize:
+        return array.numpy()  # which refuses, or knows better
+    values = np.frombuffer(data, dtype, count, start).copy()
+    return values.reshape(shape[::-1]).transpose() if transposed else values.reshape(shape)
+
+
+#: What version 1 of NumPy's format begins with; then two bytes with the length of the rest of the head.
+_HEAD: Final = b"\x93NUMPY\x01\x00"
+_HEAD_BYTES: Final = 10
+#: Longer ones are of many fields, or of somebody who wants to fill the memory.
+_LONGEST_HEAD: Final = 256
+
+
+@lru_cache(maxsize=4096)
+def _read_head(rest: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    return np.lib.format.read_array_header_1_0(BytesIO(rest))
 
 
 def record_of(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
@@ -115,7 +153,7 @@ def cast_like(record: ArrayRecord, spec: ModelSpec) -> ArrayRecord:
         if array.dtype == str(wanted):
             out[name] = array
             continue
-        values = array.numpy()
+        values = array_of(array)
         if (np.issubdtype(wanted, np.integer) or wanted == np.bool_) and np.issubdtype(values.dtype, np.floating):
             values = np.rint(values)
         out[name] = Array(np.asarray(values.astype(wanted)))
@@ -126,7 +164,7 @@ def difference(one: ArrayRecord, other: ArrayRecord) -> ArrayRecord:
     """one − other, array by array, in float64 and cast back; whole numbers stay float64, for they may be negative."""
     out: dict[str, Array] = {}
     for name, array in one.items():
-        before, after = other[name].numpy(), array.numpy()
+        before, after = array_of(other[name]), array_of(array)
         dtype = after.dtype if np.issubdtype(after.dtype, np.floating) else np.dtype(np.float64)
         out[name] = Array(np.asarray((after.astype(np.float64) - before.astype(np.float64)).astype(dtype)))
     return ArrayRecord(out)

@@ -30,6 +30,7 @@ from flower_edge.events import Event
 from flower_edge.rounds import Round
 from flower_edge.runtime.steps.messages import LATE_RECORD, renewed_of
 from flower_edge.wire import (
+    array_of,
     cast_like,
     check_model,
     copy_content,
@@ -84,9 +85,9 @@ def rebased(late: ArrayRecord, base: ArrayRecord, now: ArrayRecord, scale: float
     out = dict(now.items())
     moved: dict[str, Any] = {}
     for name, array in now.items():
-        here = array.numpy()
+        here = array_of(array)
         if np.issubdtype(here.dtype, np.floating):
-            step = late[name].numpy().astype(np.float64) - base[name].numpy().astype(np.float64)
+            step = array_of(late[name]).astype(np.float64) - array_of(base[name]).astype(np.float64)
             moved[name] = np.asarray(here.astype(np.float64) + scale * step)
     out.update(cast_like(record_of(moved), {name: model_spec(now)[name] for name in moved}).items())
     return ArrayRecord(out)

@@ -22,7 +22,7 @@ from flower_edge.errors import ConfigError, ModelMismatch
 from flower_edge.grouping import Grouping, by_models
 from flower_edge.rounds import Round
 from flower_edge.runtime.wrapped_grid import undisturbed
-from flower_edge.wire import check_model, error_reason, model_spec
+from flower_edge.wire import array_of, check_model, error_reason, model_spec
 
 from ..hierarchy.cells import Cells
 from ..node_rows import key_of, rows_of
@@ -159,7 +159,7 @@ class GroupedByModels:
 
 
 def _flat(arrays: ArrayRecord) -> npt.NDArray[np.float64]:
-    return np.concatenate([array.numpy().reshape(-1).astype(np.float64) for array in arrays.values()])
+    return np.concatenate([array_of(array).reshape(-1).astype(np.float64) for array in arrays.values()])
 
 
 def _unit(change: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -25,7 +25,7 @@ from flwr.app import ArrayRecord, Message
 
 from flower_edge.errors import ConfigError
 from flower_edge.events import Event
-from flower_edge.wire import ModelSpec, cast_like, record_of
+from flower_edge.wire import ModelSpec, array_of, cast_like, record_of
 
 __all__ = ["EdgeResult", "divergence", "merge_edges", "mixed", "moved", "refuse_bytes", "settle"]
 
@@ -85,7 +85,7 @@ def merge_edges(results: Iterable[EdgeResult], spec: ModelSpec) -> ArrayRecord:
         acc: Any = 0.0
         for edge in edges:
             assert edge.arrays is not None
-            acc = acc + edge.weight * _wide(edge.arrays[name].numpy())
+            acc = acc + edge.weight * _wide(array_of(edge.arrays[name]))
         merged[name] = np.asarray(acc / total)
     return cast_like(record_of(merged), spec)
 
@@ -113,10 +113,10 @@ def moved(arrays: ArrayRecord, towards: ArrayRecord, since: ArrayRecord | None, 
     """w + scale · (w_e − w_v) in float64; with `since` = `None`, `towards` is that difference already."""
     out: dict[str, np.ndarray[Any, Any]] = {}
     for name, array in arrays.items():
-        step = _wide(towards[name].numpy())
+        step = _wide(array_of(towards[name]))
         if since is not None:
-            step = step - _wide(since[name].numpy())
-        out[name] = np.asarray(_wide(array.numpy()) + scale * step)
+            step = step - _wide(array_of(since[name]))
+        out[name] = np.asarray(_wide(array_of(array)) + scale * step)
     return record_of(out)
 
 
@@ -135,9 +135,9 @@ def divergence(results: Iterable[EdgeResult], merged: ArrayRecord) -> dict[str, 
             continue
         squares = 0.0
         for name, array in result.arrays.items():
-            own = array.numpy()
+            own = array_of(array)
             if np.issubdtype(own.dtype, np.floating):
-                apart = own.astype(np.float64) - merged[name].numpy().astype(np.float64)
+                apart = own.astype(np.float64) - array_of(merged[name]).astype(np.float64)
                 squares += float(np.vdot(apart, apart))
         found[result.cell] = squares**0.5
     return found

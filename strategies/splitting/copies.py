@@ -18,7 +18,7 @@ from flwr.app import ArrayRecord
 
 from flower_edge.errors import ModelMismatch
 from flower_edge.splitting.optimiser_state import parameter_of, state_of
-from flower_edge.wire import ModelSpec, arrays_of, cast_like, check_model, record_of
+from flower_edge.wire import ModelSpec, array_of, arrays_of, cast_like, check_model, record_of
 
 __all__ = ["Copies", "Copy", "check_half", "not_finite"]
 
@@ -151,7 +151,7 @@ def check_half(
                 f"{sender} sent {name!r} of shape {tuple(array.shape)} as state of its optimiser; expected "
                 "state of its parameters, of their shapes"
             )
-        state[name] = array.numpy()
+        state[name] = array_of(array)
     if bad := not_finite(half, state):
         raise ModelMismatch(f"{sender} sent {bad!r} with values that are not finite; has its training diverged?")
     return {name: half[name] for name in came}, state

@@ -17,6 +17,7 @@ from flower_edge.errors import ModelMismatch, WireError
 from flower_edge.runtime.local_grid import LocalGrid
 from flower_edge.wire import (
     PACKET_SCHEMA,
+    array_of,
     arrays_of,
     cast_like,
     check_model,
@@ -342,3 +343,64 @@ def test_bits_are_counted_where_a_text_or_a_list_is_empty() -> None:
     assert payload_bits(full) == 8 * full.config_records["config"].count_bytes()
     empty = RecordDict({"config": ConfigRecord({"note": "", "raw": b"", "list": []})})
     assert payload_bits(empty) == 8 * len("noterawlist")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype=">i4").reshape(2, 3)),
+        np.float16(2.5),
+        np.zeros((0, 4), np.float32),
+        np.array([True, False]),
+        np.array(["a", "bcd"]),
+        np.array(["", ""]),
+        np.array([1 + 2j], np.complex64),
+        np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
+        np.zeros(1, dtype=[(f"a_long_name_of_field_{i}", "f4") for i in range(40)]),
+    ],
+    ids=lambda values: f"{np.asarray(values).dtype.str}-{np.shape(values)}",
+)
+def test_an_array_comes_back_as_flower_itself_would_give_it(values: Any) -> None:
+    array = Array(np.asarray(values))
+    for _ in range(2):  # its head is known the second time
+        found, theirs = array_of(array), array.numpy()
+        assert (found.dtype, found.shape, found.strides) == (theirs.dtype, theirs.shape, theirs.strides)
+        assert np.array_equal(found, theirs)
+        assert found.flags.writeable
+        if found.size and found.dtype.kind == "f":
+            found[...] = 9
+            assert not np.array_equal(array_of(array), found)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x93NUMPY", Array(np.arange(4)).data[:-1], Array(np.arange(4)).data + b"1"])
+def test_what_is_no_whole_array_is_left_to_numpy(data: bytes) -> None:
+    array = Array("int64", (4,), "numpy.ndarray", data)
+    try:
+        expected = array.numpy()
+    except Exception as error:
+        with pytest.raises(type(error)):
+            array_of(array)
+    else:
+        assert np.array_equal(array_of(array), expected)
+
+
+def test_an_array_of_objects_is_never_unpickled() -> None:
+    pickled = io.BytesIO()
+    np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        array_of(Array("object", (1,), "numpy.ndarray", pickled.getvalue()))
+
+
+def test_a_head_is_read_once_whoever_else_reads_python_source_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cpython#106905: on 3.11 before 3.11.8 a head that is read while another thread reads one may not be readable."""
+    arrays_of(record_of({"w": np.zeros((3, 5, 7))}))
+
+    def disturbed(*_: Any) -> Any:
+        raise SystemError("AST constructor recursion depth mismatch (before=54, after=51)")
+
+    monkeypatch.setattr("ast.literal_eval", disturbed)
+    again = record_of({"w": np.ones((3, 5, 7))})
+    with pytest.raises(SystemError):
+        again["w"].numpy()
+    assert np.array_equal(arrays_of(again)["w"], np.ones((3, 5, 7)))

@@ -20,6 +20,7 @@ from .classes import class_factors
 from .matching import check_arrays
 from .results import EvalResult, TrainResult, mean_loss
 from .schedule import check_rates, make_schedule
+from .seeding_torch import seed_torch
 
 
 def get_arrays(model: nn.Module) -> dict[str, NDArray[Any]]:
@@ -125,7 +126,7 @@ def train(
     model.train()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         for step, batch in schedule:
-            torch.manual_seed(_step_seed(seed, step))
+            seed_torch(_step_seed(seed, step))
             optimiser.zero_grad()
             pair = _tensors(model, x[batch], y[batch])
             loss = _loss(model, *pair, classes, others)[0] if loss_of is None else loss_of(model, *pair)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from ..models.seeding_torch import seed_torch
 from .boundaries_torch import Boundary
 from .recording_torch import layout_of
 from .tracing_torch import Traced
@@ -162,4 +163,4 @@ class _Seeds(nn.Module):
 
     def forward(self, unit: int) -> None:
         if self.key is not None:
-            torch.manual_seed(int(np.random.SeedSequence([*self.key, unit]).generate_state(1, np.uint64)[0]))
+            seed_torch(int(np.random.SeedSequence([*self.key, unit]).generate_state(1, np.uint64)[0]))

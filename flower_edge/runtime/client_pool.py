@@ -11,6 +11,8 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 from multiprocessing import get_context
 from typing import Literal, TypeVar
 
+from .one_parser import parse_one_at_a_time
+
 __all__ = ["ClientPool"]
 
 Result = TypeVar("Result")
@@ -67,6 +69,7 @@ class ClientPool:
         with self._lock:
             if self._executor is None:
                 if self._kind == "threads":
+                    parse_one_at_a_time()
                     self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="local-grid")
                 else:
                     self._executor = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))

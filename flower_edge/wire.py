@@ -69,7 +69,8 @@ def array_of(array: Array) -> npt.NDArray[Any]:
 
     NumPy reads the head of each array as Python source. On CPython 3.11 before 3.11.8, as of Debian 12, that raises a
     SystemError now and then where another thread does so too (cpython#106905), and anywhere it takes longer than to
-    copy a small array. A federation sends many arrays of few heads: here each head is read once.
+    copy a small array. A federation sends many arrays of few heads: here each head is read once. What it takes, NumPy
+    takes; `updates.npy_view` is the strict reader.
 
     >>> array_of(Array(np.arange(3)))
     array([0, 1, 2])
